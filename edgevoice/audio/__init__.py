@@ -1,0 +1,1 @@
+"""Audio ports: where sound comes from and goes to."""

@@ -1,0 +1,314 @@
+"""Settings: a strict TOML file in, typed and frozen values out.
+
+Every section of the file is one dataclass below, every key one of its fields, every default is
+what the field says. An unknown key or a value of the wrong type or range is a
+:class:`~edgevoice.errors.ConfigError` that names the key, the value and what was allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+
+from edgevoice.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one key: its default, what it means, and the values that it may take."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class VadSettings:
+    """[vad]: what counts as speech."""
+
+    model: str = setting("silero-vad", "catalogue name or path of the VAD model")
+    threshold: float = setting(
+        0.5, "speech probability above which a window is speech", low=0.05, high=0.95
+    )
+    min_speech_ms: float = setting(
+        64.0, "speech shorter than this is not reported", low=0, high=2000
+    )
+    min_silence_ms: float = setting(
+        96.0, "silence shorter than this does not end speech", low=32, high=2000
+    )
+    preroll_ms: float = setting(
+        300.0,
+        "audio kept from before the onset, so that the first syllable survives",
+        low=0,
+        high=2000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RecogniserSettings:
+    """[recogniser]: speech to text."""
+
+    model: str = setting("whisper-tiny.en-int8", "catalogue name or folder of the recogniser")
+    threads: int = setting(2, "threads of one decode", low=1, high=64)
+    partial_interval_ms: float = setting(
+        700.0,
+        "new audio between two growing partials of a segmented recogniser",
+        low=100,
+        high=10000,
+    )
+    max_utterance_s: float = setting(
+        28.0, "a longer utterance is closed and taken as it is", low=2, high=28
+    )
+    hotwords: str = setting("", "file with one phrase a line for transducer packs; '' for none")
+    hotwords_score: float = setting(1.5, "boost of each hotword token", low=0, high=10)
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTurnSettings:
+    """[end_of_turn]: the model that judges from sound whether the user has finished."""
+
+    model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
+    threads: int = setting(1, "threads of one judgement", low=1, high=64)
+    threshold: float = setting(
+        0.5, "probability from which a turn counts as finished", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelSettings:
+    """[language_model]: what answers."""
+
+    model: str = setting("smollm2-135m-instruct-q4_1", "catalogue name or path of a GGUF")
+    threads: int = setting(2, "threads of prefill and decode", low=1, high=64)
+    context_tokens: int = setting(2048, "prompt and answer together", low=256, high=131072)
+    max_answer_tokens: int = setting(96, "an answer ends here at the latest", low=1, high=4096)
+    temperature: float = setting(0.0, "0 is greedy", low=0, high=2)
+    top_p: float = setting(0.95, "nucleus of the sampling", low=0, high=1)
+    repetition_penalty: float = setting(1.15, "above 1 discourages loops", low=1, high=2)
+    system_prompt: str = setting(
+        "You are a helpful assistant. Keep answers short.",
+        "said to the model before everything else; never dropped",
+    )
+    endpoint: str = setting(
+        "",
+        "base URL of an OpenAI-compatible server (http://host:port/v1); '' answers on this device",
+    )
+    endpoint_model: str = setting("", "model name to ask that server for")
+    api_key_env: str = setting("", "environment variable that holds that server's key")
+    timeout_s: float = setting(30.0, "wait for that server's next piece", low=1, high=600)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSettings:
+    """[speech]: text to speech."""
+
+    model: str = setting("piper-en_US-joe-medium", "catalogue name or folder of the voice")
+    engine: str = setting("auto", "which engine runs the voice", choices=("auto", "onnx", "sherpa"))
+    threads: int = setting(2, "threads of one synthesis", low=1, high=64)
+    speaker: int = setting(0, "speaker number of a voice with several", low=0, high=10000)
+    speed: float = setting(1.0, "above 1 is faster", low=0.3, high=3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """[turns]: when to answer and when to fall silent."""
+
+    complete_wait_ms: float = setting(
+        260.0, "silence after a finished-sounding turn", low=100, high=3000
+    )
+    incomplete_wait_ms: float = setting(
+        1200.0, "silence after an unfinished-sounding turn", low=100, high=10000
+    )
+    unjudged_wait_ms: float = setting(
+        700.0, "silence when there is no end-of-turn model", low=100, high=10000
+    )
+    barge_in_ms: float = setting(
+        96.0, "speech over the agent's voice that stops it", low=32, high=3000
+    )
+    max_turn_s: float = setting(28.0, "a longer user turn is answered as it is", low=2, high=120)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSettings:
+    """[audio]: ports."""
+
+    port: str = setting("auto", "microphone and speaker", choices=("auto", "pyaudio", "pulse"))
+    input_device: str = setting("", "name (part of it) of the microphone; '' for the default")
+    output_device: str = setting("", "name (part of it) of the speaker; '' for the default")
+    queue_ms: float = setting(
+        2000.0,
+        "audio that may wait to be heard; the oldest is dropped and counted",
+        low=100,
+        high=60000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """[daemon]: serving sessions over a WebSocket."""
+
+    host: str = setting("127.0.0.1", "address to bind")
+    port: int = setting(8765, "port to bind", low=0, high=65535)
+    max_sessions: int = setting(4, "further callers are refused", low=1, high=256)
+    max_message_bytes: int = setting(
+        1 << 20, "a larger WebSocket message ends the session", low=1024, high=1 << 26
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration."""
+
+    vad: VadSettings = field(default_factory=VadSettings)
+    recogniser: RecogniserSettings = field(default_factory=RecogniserSettings)
+    end_of_turn: EndOfTurnSettings = field(default_factory=EndOfTurnSettings)
+    language_model: LanguageModelSettings = field(default_factory=LanguageModelSettings)
+    speech: SpeechSettings = field(default_factory=SpeechSettings)
+    turns: TurnSettings = field(default_factory=TurnSettings)
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+
+
+def default_path() -> Path:
+    """Return where the user's configuration is looked for."""
+    if named := os.environ.get("EDGEVOICE_CONFIG"):
+        return Path(named)
+    return Path(platformdirs.user_config_dir("edgevoice")) / "edgevoice.toml"
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read settings from ``path``, or from :func:`default_path` where that file exists.
+
+    Raises:
+        ConfigError: The file is missing (when named), not TOML, or holds what is not allowed.
+    """
+    chosen = path or default_path()
+    if not chosen.exists():
+        if path is None and "EDGEVOICE_CONFIG" not in os.environ:
+            return Settings()
+        raise ConfigError(
+            f"no configuration at {chosen}; `edgevoice config show` prints one to start from"
+        )
+    try:
+        data = tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{chosen}: not a TOML file: {error}") from error
+    return parse(data, str(chosen))
+
+
+def parse(data: dict[str, Any], origin: str = "configuration") -> Settings:
+    """Turn parsed TOML into :class:`Settings`; ``origin`` names it in messages."""
+    sections: dict[str, Any] = {}
+    known = {f.name: f for f in fields(Settings)}
+    hints = typing.get_type_hints(Settings)
+    for name, value in data.items():
+        if name not in known:
+            raise ConfigError(f"{origin}: {unknown('section', name, known)}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{origin}: [{name}] must be a section, not {value!r}")
+        sections[name] = _section(hints[name], value, f"{origin}: {name}")
+    return Settings(**sections)
+
+
+def override(settings: Settings, assignments: typing.Sequence[str]) -> Settings:
+    """Apply ``section.key=value`` strings (values in TOML syntax, bare text also taken)."""
+    for assignment in assignments:
+        path, separator, raw = assignment.partition("=")
+        section, dot, key = path.strip().partition(".")
+        if not separator or not dot:
+            raise ConfigError(
+                f"cannot read {assignment!r}; write section.key=value, "
+                "for example turns.barge_in_ms=200"
+            )
+        try:
+            value = tomllib.loads(f"v = {raw}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        checked = parse({section: {key: value}}, "--set")
+        part = getattr(settings, section)
+        changed = dataclasses.replace(part, **{key: getattr(getattr(checked, section), key)})
+        settings = dataclasses.replace(settings, **{section: changed})
+    return settings
+
+
+def _section(kind: type[T], values: dict[str, Any], where: str) -> T:
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: {unknown('key', key, known)}")
+        checked[key] = _value(hints[key], value, known[key].metadata, f"{where}.{key}")
+    return kind(**checked)
+
+
+def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} = {value!r}: must be {_KIND_NAMES[kind]}")
+    low, high, choices = limits["low"], limits["high"], limits["choices"]
+    if choices and value not in choices:
+        raise ConfigError(f"{where}: {unknown('value', value, choices)}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"{where} = {value!r}: must be from {low:g} to {high:g}")
+    return value
+
+
+_KIND_NAMES = {
+    float: "a number",
+    int: "a whole number",
+    str: "text in quotes",
+    bool: "true or false",
+}
+
+
+def to_toml(settings: Settings) -> str:
+    """Write every setting with its meaning as TOML that :func:`load` reads back the same."""
+    lines: list[str] = []
+    for part in fields(settings):
+        section = getattr(settings, part.name)
+        lines += [f"# {(type(section).__doc__ or '').strip()}", f"[{part.name}]"]
+        for key in fields(section):
+            value = getattr(section, key.name)
+            lines.append(
+                f"{key.name} = {_literal(value)}  # {key.metadata['doc']}{_allowed(key.metadata)}"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = (
+            value.replace("\\", "\\\\")
+            .replace('"', '\\"')
+            .replace("\n", "\\n")
+            .replace("\t", "\\t")
+        )
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def _allowed(limits: types.MappingProxyType[Any, Any]) -> str:
+    if limits["choices"]:
+        return f" ({', '.join(limits['choices'])})"
+    if limits["low"] is not None:
+        return f" ({limits['low']:g} to {limits['high']:g})"
+    return ""

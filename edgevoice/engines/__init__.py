@@ -1,0 +1,1 @@
+"""One file per engine; each implements a Protocol of :mod:`edgevoice.stages`."""

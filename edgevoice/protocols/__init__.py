@@ -1,0 +1,1 @@
+"""What the daemon speaks on the wire."""

@@ -1,0 +1,248 @@
+"""The small Protocols that every stage of a conversation is behind.
+
+An engine comes in two parts where weights are shared: a *model* (loaded once a process) whose
+``open()`` gives a *stream* (one conversation's state). The protocols below are the streams and
+their models. Nothing here does any work, and nothing here knows which engine it talks to.
+
+Threads: a stream is used by one thread at a time. A model's ``open()`` may be called from any
+thread, and its streams may run in parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from edgevoice.frames import Float32, Frame, Int16
+
+Role = Literal["system", "user", "assistant"]
+Cancelled = Callable[[], bool]
+"""Asked often by long work; work that sees True stops within one token or one audio chunk."""
+
+
+def never() -> bool:
+    """Stand in for :data:`Cancelled` where nothing can cancel."""
+    return False
+
+
+# --------------------------------------------------------------------------- audio ports
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the user's voice comes from (microphone, WAV, socket)."""
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames lost since the start, because nobody read them in time."""
+        ...
+
+    def start(self) -> None:
+        """Begin to capture. Raises :class:`~edgevoice.errors.AudioError`."""
+        ...
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """Return the next frame, or None when none came within ``timeout_s``.
+
+        Raises :class:`EOFError` when no frame will ever come again (the file ended, the caller
+        hung up), and :class:`~edgevoice.errors.AudioError` when the device was lost.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Release the device. May be called more than once."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where the agent's voice goes. Takes 16 kHz mono int16 and reports what was *played*."""
+
+    def start(self) -> None:
+        """Open the device. Raises :class:`~edgevoice.errors.AudioError`."""
+        ...
+
+    def write(self, samples: Int16) -> None:
+        """Queue samples for playing; returns at once."""
+        ...
+
+    def played_samples(self) -> int:
+        """Samples that have left the speaker since :meth:`start`, silence not counted."""
+        ...
+
+    def pending_samples(self) -> int:
+        """Samples queued and not yet played."""
+        ...
+
+    def clear(self) -> int:
+        """Drop what is queued, fall silent at once; return how many samples were dropped."""
+        ...
+
+    def stop(self) -> None:
+        """Release the device. May be called more than once."""
+        ...
+
+
+class EchoCanceller(Protocol):
+    """Removes the agent's own voice from the microphone."""
+
+    def process(self, captured: Int16, played: Int16) -> Int16:
+        """Return ``captured`` (one frame) less the echo of ``played`` (the frame on the speaker).
+
+        All three are int16, shape ``[FRAME_SAMPLES]``.
+        """
+        ...
+
+
+# --------------------------------------------------------------------------- hearing
+
+
+class Vad(Protocol):
+    """Says whether there is speech, window by window."""
+
+    def accept(self, samples: Float32) -> Sequence[bool]:
+        """Take float32 samples of any length at 16 kHz; return one bool per completed window."""
+        ...
+
+    @property
+    def window_samples(self) -> int:
+        """Samples in one decision window (512 = 32 ms for Silero at 16 kHz)."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything heard."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a recogniser makes of an utterance.
+
+    Attributes:
+        text: The best text so far, "" when no words were heard (or only a hallucination).
+        stable: A prefix of ``text`` that later audio is not expected to change.
+        audio_ms: How much audio since the last reset the text covers.
+    """
+
+    text: str
+    stable: str = ""
+    audio_ms: float = 0.0
+
+
+class Recogniser(Protocol):
+    """One conversation's recogniser: an utterance grows from :meth:`reset` to :meth:`reset`."""
+
+    def accept(self, samples: Float32) -> None:
+        """Append float32 samples, 16 kHz, any length. Must be fast (no full decode)."""
+        ...
+
+    def partial(self) -> Transcript | None:
+        """Decode if enough new audio has come; None when there is nothing new to say."""
+        ...
+
+    def conclude(self) -> Transcript:
+        """Return the text of all audio since the last reset, as good as this engine can.
+
+        The utterance stays open: more audio may follow, and `conclude` be called again.
+        """
+        ...
+
+    def endpoint(self) -> bool:
+        """Whether the engine's own endpoint rules say that the utterance is over.
+
+        Always False for engines without such rules.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget the utterance."""
+        ...
+
+
+class RecogniserModel(Protocol):
+    """Loaded recogniser weights."""
+
+    def open(self) -> Recogniser:
+        """Start a recogniser for one conversation."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
+
+
+class EndOfTurn(Protocol):
+    """Judges from sound whether the speaker has finished (stateless, shared by sessions)."""
+
+    def probability(self, samples: Float32) -> float:
+        """Probability in [0, 1] that the turn ends with ``samples`` (16 kHz; the last 8 s count)."""
+        ...
+
+
+# --------------------------------------------------------------------------- answering
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, as a chat template sees it."""
+
+    role: Role
+    content: str
+
+
+class LanguageModel(Protocol):
+    """One conversation's language model: it keeps what it has already read (KV prefix)."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the templated prompt, generation prompt included."""
+        ...
+
+    def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
+        """Read ``messages`` into the KV cache behind the longest common prefix.
+
+        Returns the number of tokens that had to be evaluated.
+        """
+        ...
+
+    def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
+        """Yield the answer to ``messages`` in pieces of text; stop within a token of a cancel."""
+        ...
+
+    def close(self) -> None:
+        """Free this conversation's state."""
+        ...
+
+
+class LanguageModelModel(Protocol):
+    """Loaded language-model weights."""
+
+    def open(self) -> LanguageModel:
+        """Start a conversation of its own on the shared weights."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
+
+
+class Speech(Protocol):
+    """Text to speech (stateless; shared by sessions and safe to call from several threads)."""
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the samples that :meth:`synthesise` yields."""
+        ...
+
+    def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+        """Yield speech for ``text`` as float32 chunks in [-1, 1]; nothing for unspeakable text."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
