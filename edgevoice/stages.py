@@ -176,7 +176,7 @@ class EndOfTurn(Protocol):
     """Judges from sound whether the speaker has finished (stateless, shared by sessions)."""
 
     def probability(self, samples: Float32) -> float:
-        """Probability in [0, 1] that the turn ends with ``samples`` (16 kHz; the last 8 s count)."""
+        """Probability in [0, 1] that the turn ends with ``samples`` (16 kHz, the last 8 s)."""
         ...
 
 
