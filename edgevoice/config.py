@@ -139,7 +139,7 @@ class TurnSettings:
     barge_in_ms: float = setting(
         96.0, "speech over the agent's voice that stops it", low=32, high=3000
     )
-    max_turn_s: float = setting(28.0, "a longer user turn is answered as it is", low=2, high=120)
+    max_turn_s: float = setting(60.0, "a longer user turn is answered as it is", low=2, high=120)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,10 @@ class TranscribePause:
 
 @dataclass(frozen=True, slots=True)
 class PrepareAnswer:
-    """Begin answer ``answer`` to ``text``; hold its sound until :class:`ReleaseAnswer`."""
+    """Begin answer ``answer`` to ``text``; hold its sound until :class:`ReleaseAnswer`.
+
+    It replaces an earlier answer that was prepared and not released.
+    """
 
     answer: int
     text: str
@@ -154,7 +157,11 @@ class ReleaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DropAnswer:
-    """Throw the prepared answer away; nothing of it was heard."""
+    """Throw the answer away; nothing of it was heard.
+
+    If it had been released, the user's turn goes back out of the history: the machine carries its
+    text over into the turn that follows.
+    """
 
     answer: int
     reason: str
@@ -177,19 +184,21 @@ class CompleteAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ForgetUtterance:
-    """Reset the recogniser: the audio so far belongs to a closed turn or to no turn at all.
+    """Close the utterance in the recogniser: audio up to ``until_ms`` belongs to no turn any more.
 
-    Audio from ``keep_from_ms`` on is the beginning of the next utterance and must stay.
+    Speech that began after ``until_ms`` is the next utterance and must stay.
     """
 
-    keep_from_ms: float | None = None
+    until_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell watchers that the state changed."""
+    """Tell watchers of a decision, the phase that follows from it, and the evidence."""
 
-    state: str
+    decision: str
+    phase: str
+    evidence: dict[str, float | str] = field(default_factory=dict)
 
 
 Action: TypeAlias = (

@@ -1,0 +1,177 @@
+"""From the user's speech to words: feeds the recogniser and the end-of-turn model off the thread
+that takes the audio.
+
+All methods are called on the session's thread and return at once; what the models say comes back
+as events. An utterance is open from the first speech until :meth:`Listener.forget`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from edgevoice.events import EndpointReached, Event, PartialHeard, PauseJudged, PauseTranscribed
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
+from edgevoice.stages import EndOfTurn, Recogniser
+from edgevoice.workers import Worker
+
+_BATCH_SAMPLES = ms_to_samples(100)
+"""Audio goes to the recogniser in pieces of this size, to spare it a hundred calls a second."""
+
+_JUDGED_SAMPLES = 8 * SAMPLE_RATE_HZ
+"""Smart Turn looks at the last 8 s."""
+
+_BACKLOG_SAMPLES = 60 * SAMPLE_RATE_HZ
+"""A recogniser that is this far behind loses the newest audio; it is counted and reported."""
+
+
+class Listener:
+    """One conversation's hearing.
+
+    Args:
+        recogniser: Used on this listener's worker alone.
+        judge: The end-of-turn model, or None.
+        post: Takes events; called from worker threads.
+        now_ms: The session's clock.
+        on_error: Called on a worker's thread with what an engine raised.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        judge: EndOfTurn | None,
+        post: Callable[[Event], None],
+        now_ms: Callable[[], float],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self._recogniser = recogniser
+        self._judge = judge
+        self._post = post
+        self._now_ms = now_ms
+        self._recognition = Worker("edgevoice-recogniser", on_error)
+        self._judgement = Worker("edgevoice-end-of-turn", on_error)
+        self._open = False
+        self._speaking = False
+        self._batch: list[Float32] = []
+        self._since_onset: deque[Float32] = deque()
+        self._onset_ms = 0.0
+        self._turn_audio: deque[Float32] = deque()
+        self._turn_samples = 0
+        self._wanted_pause = 0
+        self._lock = threading.Lock()
+        self._queued_samples = 0
+        self._lost_samples = 0
+
+    @property
+    def idle(self) -> bool:
+        """True when no model is working on anything."""
+        return self._recognition.idle and self._judgement.idle
+
+    @property
+    def lost_ms(self) -> float:
+        """Speech that was never recognised, because the recogniser was too far behind."""
+        return samples_to_ms(self._lost_samples)
+
+    def speech_started(self, onset_ms: float, preroll: Float32) -> None:
+        """Open an utterance, or mark that more speech begins in the one that is open.
+
+        Args:
+            onset_ms: When the speech began.
+            preroll: float32, 16 kHz: the audio from a little before the onset until now.
+        """
+        self._speaking = True
+        self._onset_ms = onset_ms
+        self._since_onset.clear()
+        if self._open:
+            self._since_onset.append(preroll)
+            return
+        self._open = True
+        self.feed(preroll)
+
+    def speech_paused(self) -> None:
+        """Note that nobody speaks now; an open utterance stays open and hears the silence."""
+        self._speaking = False
+
+    def feed(self, samples: Float32) -> None:
+        """Append audio (float32, 16 kHz) to the open utterance; without one, do nothing."""
+        if not self._open:
+            return
+        self._since_onset.append(samples)
+        self._turn_audio.append(samples)
+        self._turn_samples += samples.size
+        while self._turn_samples - self._turn_audio[0].size >= _JUDGED_SAMPLES:
+            self._turn_samples -= self._turn_audio.popleft().size
+        self._batch.append(samples)
+        if sum(part.size for part in self._batch) >= _BATCH_SAMPLES:
+            self._flush()
+
+    def transcribe_pause(self, pause: int) -> None:
+        """Ask for the utterance's text and end-of-turn probability, as of now."""
+        self._flush()
+        self._wanted_pause = pause
+        self._recognition.submit(lambda: self._transcribe(pause))
+        if self._judge is not None and self._turn_audio:
+            audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
+            self._judgement.submit(lambda: self._judge_pause(pause, audio))
+
+    def forget(self, until_ms: float) -> None:
+        """Close the utterance; speech that began after ``until_ms`` opens the next one."""
+        self._batch.clear()
+        self._turn_audio.clear()
+        self._turn_samples = 0
+        kept = list(self._since_onset) if self._onset_ms > until_ms else []
+        self._since_onset.clear()
+        self._open = bool(kept) or self._speaking
+        self._recognition.submit(self._recogniser.reset)
+        for samples in kept:
+            self.feed(samples)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._wanted_pause = -1
+        self._recognition.close()
+        self._judgement.close()
+
+    def _flush(self) -> None:
+        if not self._batch:
+            return
+        samples = np.concatenate(self._batch)
+        self._batch.clear()
+        if self._queued_samples > _BACKLOG_SAMPLES:
+            self._lost_samples += samples.size
+            return
+        with self._lock:
+            self._queued_samples += samples.size
+        self._recognition.submit(lambda: self._recognise(samples))
+
+    def _recognise(self, samples: Float32) -> None:
+        self._recogniser.accept(samples)
+        with self._lock:
+            self._queued_samples -= samples.size
+            behind = self._queued_samples > 0
+        if behind:
+            return  # A partial of audio that is already old would only delay the newest.
+        partial = self._recogniser.partial()
+        if partial is not None and partial.text:
+            self._post(PartialHeard(self._now_ms(), partial.text, partial.stable))
+        if self._recogniser.endpoint():
+            self._post(EndpointReached(self._now_ms()))
+
+    def _transcribe(self, pause: int) -> None:
+        if pause != self._wanted_pause:
+            return  # The user went on before we came to it.
+        text = ""
+        try:
+            text = self._recogniser.conclude().text
+        finally:
+            # Also after a failure: the turn waits for this word and must not wait for ever.
+            self._post(PauseTranscribed(self._now_ms(), pause, text))
+
+    def _judge_pause(self, pause: int, audio: Float32) -> None:
+        if pause != self._wanted_pause or self._judge is None:
+            return
+        probability = self._judge.probability(audio)
+        self._post(PauseJudged(self._now_ms(), pause, probability))

@@ -1,0 +1,61 @@
+"""Loads the weights of every stage that the configuration names, once a process.
+
+Each artifact's first load ever happens in a child process (:mod:`edgevoice.engines.probe`): native
+code may abort, and must not take the conversation with it. The stages load side by side, since a
+cold start is waited for.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from edgevoice.config import Settings
+from edgevoice.engines.language_model import load_language_model
+from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
+from edgevoice.engines.silero_vad import load_vad
+from edgevoice.engines.speech import load_speech
+from edgevoice.session import Engines
+from edgevoice.store import Store
+
+T = TypeVar("T")
+
+
+def load_engines(settings: Settings, store: Store | None = None) -> Engines:
+    """Load all stages.
+
+    Raises:
+        ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
+    """
+    models = store or Store.default()
+    answering = settings.language_model
+    folders: dict[str, Path] = {
+        "vad": models.path(settings.vad.model),
+        "recogniser": models.path(settings.recogniser.model),
+        "speech": models.path(settings.speech.model),
+    }
+    if settings.end_of_turn.model:
+        folders["end_of_turn"] = models.path(settings.end_of_turn.model)
+    if not answering.endpoint:
+        folders["language_model"] = models.path(answering.model)
+    judge = folders.get("end_of_turn")
+    with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
+        vad = pool.submit(load_vad, folders["vad"], settings.vad)
+        recogniser = pool.submit(load_recogniser, folders["recogniser"], settings.recogniser)
+        end_of_turn = judge and pool.submit(load_end_of_turn, judge, settings.end_of_turn)
+        language_model = pool.submit(
+            load_language_model, folders.get("language_model"), settings.language_model
+        )
+        speech = pool.submit(load_speech, folders["speech"], settings.speech)
+        return Engines(
+            vad=vad.result(),
+            recogniser=recogniser.result(),
+            end_of_turn=_result(end_of_turn),
+            language_model=language_model.result(),
+            speech=speech.result(),
+        )
+
+
+def _result(future: Future[T] | None) -> T | None:
+    return future.result() if future is not None else None
