@@ -6,10 +6,11 @@ conversation can be tested in microseconds on a virtual clock.
 
 Phases::
 
-    LISTENING --speech--> USER_SPEAKING --pause--> ENDPOINTING --wait over--> THINKING --sound--> SPEAKING
-        ^                      ^  ^------speech-------'                          |                   |
-        |                      '---------- speech over the agent, long enough ---+-------------------'
-        '------------------------- the answer was heard to its end ------------------------------'
+    LISTENING      speech -> USER_SPEAKING
+    USER_SPEAKING  pause -> ENDPOINTING
+    ENDPOINTING    speech -> USER_SPEAKING; the wait is over -> THINKING; no words -> LISTENING
+    THINKING       first sound -> SPEAKING; speech that lasts -> USER_SPEAKING, the turn goes on
+    SPEAKING       heard to the end -> LISTENING; speech that lasts -> USER_SPEAKING, a new turn
 
 The answer is prepared as soon as the pause is transcribed, and held until the wait is over; when
 the user goes on, it is dropped and nobody heard it.
@@ -18,7 +19,7 @@ the user goes on, it is dropped and nobody heard it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from edgevoice.events import (
     Action,
@@ -45,7 +46,7 @@ from edgevoice.events import (
 )
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Who has the floor."""
 
     LISTENING = "listening"

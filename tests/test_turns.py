@@ -1,0 +1,377 @@
+"""The turn-taking machine on a virtual clock: scripted conversations, and any order of events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgevoice.events import (
+    Action,
+    Announce,
+    AnswerFailed,
+    AnswerFinished,
+    AnswerSounded,
+    CompleteAnswer,
+    DropAnswer,
+    EndpointReached,
+    Event,
+    ForgetUtterance,
+    InterruptAnswer,
+    PartialHeard,
+    PauseJudged,
+    PauseTranscribed,
+    PrepareAnswer,
+    ReleaseAnswer,
+    SpeechContinued,
+    SpeechPaused,
+    SpeechStarted,
+    StartTimer,
+    TimerFired,
+    TranscribePause,
+)
+from edgevoice.turns import Phase, Rules, TurnState, step
+
+RULES = Rules(
+    complete_wait_ms=250,
+    incomplete_wait_ms=1200,
+    unjudged_wait_ms=700,
+    barge_in_ms=100,
+    max_turn_ms=30_000,
+)
+
+
+@dataclass
+class Conversation:
+    """Drives the machine, keeps what it asked for, and fires its timers in :meth:`until`."""
+
+    rules: Rules = RULES
+    state: TurnState = field(default_factory=TurnState)
+    now_ms: float = 0.0
+    actions: list[Action] = field(default_factory=list)
+    timer: StartTimer | None = None
+
+    def send(self, event: Event) -> list[Action]:
+        self.state, actions = step(self.state, event, self.rules)
+        for action in actions:
+            if isinstance(action, StartTimer):
+                self.timer = action
+        self.actions += actions
+        return actions
+
+    def until(self, now_ms: float) -> None:
+        while self.timer is not None and self.timer.due_ms <= now_ms:
+            due, self.timer = self.timer, None
+            self.now_ms = max(self.now_ms, due.due_ms)
+            self.send(TimerFired(self.now_ms, due.timer))
+        self.now_ms = now_ms
+
+    def speech(self, start_ms: float, end_ms: float) -> None:
+        self.until(start_ms + 64)
+        self.send(SpeechStarted(start_ms + 64, start_ms))
+        at_ms = start_ms + 96
+        while at_ms <= end_ms:
+            self.until(at_ms)
+            self.send(SpeechContinued(at_ms, at_ms - start_ms))
+            at_ms += 32
+        self.until(end_ms + 96)
+        self.send(SpeechPaused(end_ms + 96, end_ms))
+
+    def understood(self, text: str, probability: float | None = 0.95, after_ms: float = 60) -> None:
+        self.until(self.now_ms + after_ms)
+        pause = self.state.pause
+        if probability is not None:
+            self.send(PauseJudged(self.now_ms, pause, probability))
+        self.send(PauseTranscribed(self.now_ms, pause, text))
+
+    def agent_speaks(self, at_ms: float) -> None:
+        self.until(at_ms)
+        self.send(AnswerSounded(at_ms, self.state.answer))
+
+    def agent_ends(self, at_ms: float) -> None:
+        self.until(at_ms)
+        self.send(AnswerFinished(at_ms, self.state.answer))
+
+    def asked(self, kind: type[Action]) -> list[Action]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    @property
+    def decisions(self) -> list[str]:
+        return [action.decision for action in self.actions if isinstance(action, Announce)]
+
+
+def test_question_and_answer() -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    assert talk.state.phase is Phase.ENDPOINTING
+    assert talk.asked(TranscribePause) == [TranscribePause(1)]
+    talk.understood("what time is it")
+    assert talk.asked(PrepareAnswer) == [PrepareAnswer(1, "what time is it")]
+    assert talk.asked(ReleaseAnswer) == []
+    talk.until(2249)
+    assert talk.state.phase is Phase.ENDPOINTING
+    talk.until(2250)
+    assert talk.asked(ReleaseAnswer) == [ReleaseAnswer(1, "what time is it")]
+    assert talk.asked(ForgetUtterance) == [ForgetUtterance(2000)]
+    talk.agent_speaks(2500)
+    assert talk.state.phase is Phase.SPEAKING
+    talk.agent_ends(4000)
+    assert talk.state.phase is Phase.LISTENING
+    assert talk.asked(CompleteAnswer) == [CompleteAnswer(1)]
+
+
+def test_an_unfinished_sounding_turn_gets_the_long_wait() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("i would like to", probability=0.1)
+    talk.until(2199)
+    assert talk.state.phase is Phase.ENDPOINTING
+    talk.until(2200)
+    assert talk.state.phase is Phase.THINKING
+
+
+def test_without_a_judge_the_wait_is_the_unjudged_one() -> None:
+    talk = Conversation(Rules(unjudged_wait_ms=700, judged=False))
+    talk.speech(0, 1000)
+    talk.understood("hello", probability=None)
+    talk.until(1699)
+    assert talk.state.phase is Phase.ENDPOINTING
+    talk.until(1700)
+    assert talk.state.phase is Phase.THINKING
+
+
+def test_a_judge_that_never_answers_costs_the_long_wait_and_not_the_turn() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("hello", probability=None)
+    talk.until(2200)
+    assert talk.state.phase is Phase.THINKING
+
+
+def test_a_pause_in_mid_sentence_drops_the_prepared_answer_and_keeps_one_turn() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("turn on", probability=0.2)
+    talk.speech(1500, 2500)
+    assert talk.asked(DropAnswer) == [DropAnswer(1, "user went on")]
+    assert talk.asked(ForgetUtterance) == []
+    talk.understood("turn on the light")
+    talk.until(2800)
+    assert talk.asked(ReleaseAnswer) == [ReleaseAnswer(2, "turn on the light")]
+
+
+def test_the_wait_may_end_before_the_words_are_there() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.send(PauseJudged(1100, 1, 0.99))
+    talk.until(1900)
+    assert talk.state.phase is Phase.ENDPOINTING
+    talk.send(PauseTranscribed(1900, 1, "late words"))
+    assert talk.state.phase is Phase.THINKING
+    assert talk.asked(ReleaseAnswer) == [ReleaseAnswer(1, "late words")]
+
+
+def test_words_of_an_earlier_pause_are_stale() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.speech(1300, 2000)
+    talk.send(PauseTranscribed(2100, 1, "half of it"))
+    talk.send(PauseJudged(2100, 1, 1.0))
+    assert talk.asked(PrepareAnswer) == []
+    talk.until(2260)
+    assert talk.state.phase is Phase.ENDPOINTING
+
+
+def test_a_noise_without_words_ends_in_silence() -> None:
+    talk = Conversation()
+    talk.speech(0, 200)
+    talk.understood("")
+    assert talk.state.phase is Phase.LISTENING
+    assert talk.decisions[-1] == "no_words"
+    assert talk.asked(ForgetUtterance) == [ForgetUtterance(200)]
+    talk.until(5000)
+    assert talk.asked(ReleaseAnswer) == []
+
+
+def speaking() -> Conversation:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("tell me a story")
+    talk.agent_speaks(1600)
+    assert talk.state.phase is Phase.SPEAKING
+    return talk
+
+
+def test_speech_over_the_agent_interrupts() -> None:
+    talk = speaking()
+    talk.speech(3000, 4000)
+    assert talk.asked(InterruptAnswer) == [InterruptAnswer(1, "user spoke")]
+    talk.understood("stop please")
+    talk.until(4300)
+    assert talk.asked(ReleaseAnswer)[-1] == ReleaseAnswer(2, "stop please")
+
+
+def test_a_short_noise_over_the_agent_does_not() -> None:
+    talk = speaking()
+    talk.speech(3000, 3080)
+    assert talk.state.phase is Phase.SPEAKING
+    assert talk.asked(InterruptAnswer) == []
+    assert talk.decisions[-1] == "disturbance_ignored"
+    assert talk.asked(ForgetUtterance)[-1] == ForgetUtterance(3080)
+
+
+def test_going_on_before_the_first_sound_makes_one_longer_turn() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("what is the capital")
+    talk.until(1300)
+    assert talk.state.phase is Phase.THINKING
+    talk.speech(1350, 2000)
+    assert talk.asked(DropAnswer) == [DropAnswer(1, "user went on")]
+    assert talk.asked(InterruptAnswer) == []
+    talk.understood("of france")
+    talk.until(2300)
+    assert talk.asked(ReleaseAnswer)[-1] == ReleaseAnswer(2, "what is the capital of france")
+
+
+def test_a_cough_before_the_first_sound_loses_nothing() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("what is the capital of france")
+    talk.until(1300)
+    talk.speech(1350, 1700)
+    talk.understood("")
+    talk.until(2000)
+    assert talk.asked(ReleaseAnswer)[-1] == ReleaseAnswer(2, "what is the capital of france")
+    talk.agent_speaks(2200)
+    assert talk.state.carried == ""
+
+
+def test_speech_that_begins_as_the_agent_ends_is_a_turn() -> None:
+    talk = speaking()
+    talk.until(3000)
+    talk.send(SpeechStarted(3000, 2940))
+    talk.agent_ends(3010)
+    assert talk.state.phase is Phase.USER_SPEAKING
+    assert talk.state.onset_ms == 2940
+    talk.send(SpeechPaused(3600, 3500))
+    talk.understood("and then")
+    talk.until(4000)
+    assert talk.asked(ReleaseAnswer)[-1] == ReleaseAnswer(2, "and then")
+
+
+def test_an_answer_without_sound_gives_the_floor_back() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("hm")
+    talk.until(1300)
+    talk.agent_ends(1400)
+    assert talk.state.phase is Phase.LISTENING
+
+
+def test_a_failure_while_held_is_tried_again_when_the_turn_is_over() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("hello")
+    talk.send(AnswerFailed(1200, 1, "broken"))
+    talk.until(1300)
+    assert talk.asked(PrepareAnswer)[-1] == PrepareAnswer(2, "hello")
+    assert talk.asked(ReleaseAnswer) == [ReleaseAnswer(2, "hello")]
+
+
+@pytest.mark.parametrize("sounded", [False, True])
+def test_a_failure_after_the_release_gives_the_floor_back(sounded: bool) -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("hello")
+    talk.until(1300)
+    if sounded:
+        talk.agent_speaks(1400)
+    talk.send(AnswerFailed(1500, 1, "broken"))
+    assert talk.state.phase is Phase.LISTENING
+    assert talk.asked(InterruptAnswer) == [InterruptAnswer(1, "broken")]
+
+
+def test_the_recognisers_endpoint_ends_the_wait_at_once() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("that is all", probability=0.1)
+    talk.send(EndpointReached(1300))
+    talk.until(1301)
+    assert talk.state.phase is Phase.THINKING
+
+
+def test_an_endless_turn_is_answered_as_it_is() -> None:
+    talk = Conversation(Rules(max_turn_ms=5000))
+    talk.send(SpeechStarted(64, 0))
+    talk.send(SpeechContinued(5000, 5000))
+    assert talk.state.phase is Phase.ENDPOINTING
+    talk.until(5001)
+    talk.send(PauseTranscribed(5100, 1, "the television"))
+    assert talk.state.phase is Phase.THINKING
+    talk.agent_speaks(5300)
+    # The same speech goes on and was no interruption; it ends, and belongs to no turn.
+    talk.send(SpeechContinued(6000, 6000))
+    talk.send(SpeechPaused(6500, 6400))
+    assert talk.state.phase is Phase.SPEAKING
+    assert talk.asked(ForgetUtterance)[-1] == ForgetUtterance(6400)
+
+
+def test_events_of_an_earlier_answer_are_stale() -> None:
+    talk = speaking()
+    talk.send(AnswerFinished(2000, 0))
+    talk.send(AnswerFailed(2000, 0, "old"))
+    assert talk.state.phase is Phase.SPEAKING
+
+
+_AT = st.floats(0, 1e5)
+_NUMBER = st.integers(0, 6)
+_EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(SpeechStarted, _AT, _AT),
+    st.builds(SpeechContinued, _AT, _AT),
+    st.builds(SpeechPaused, _AT, _AT),
+    st.builds(PartialHeard, _AT, st.just("so"), st.just("")),
+    st.builds(PauseTranscribed, _AT, _NUMBER, st.sampled_from(["", "words"])),
+    st.builds(PauseJudged, _AT, _NUMBER, st.floats(0, 1)),
+    st.builds(EndpointReached, _AT),
+    st.builds(AnswerSounded, _AT, _NUMBER),
+    st.builds(AnswerFinished, _AT, _NUMBER),
+    st.builds(AnswerFailed, _AT, _NUMBER, st.just("broken")),
+    st.builds(TimerFired, _AT, st.integers(0, 12)),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(_EVENTS, max_size=40))
+def test_any_order_of_events_keeps_the_promises(events: list[Event]) -> None:
+    talk = Conversation()
+    released: set[int] = set()
+    ended: set[int] = set()
+    for event in events:
+        before = talk.state.phase
+        for action in talk.send(event):
+            if isinstance(action, ReleaseAnswer):
+                assert before is Phase.ENDPOINTING
+                assert action.answer not in released, "an answer is released once"
+                assert action.text, "nothing is answered with nothing"
+                released.add(action.answer)
+            if isinstance(action, InterruptAnswer | CompleteAnswer):
+                assert action.answer in released
+                assert action.answer not in ended, "an answer ends once"
+                ended.add(action.answer)
+        if talk.state.phase is Phase.USER_SPEAKING:
+            # Whatever was released has been taken back, was interrupted, or was heard.
+            assert not talk.state.prepared
+    # From anywhere, the user is heard and answered: no state is a dead end.
+    at_ms = 2e5
+    talk.timer = None
+    talk.send(AnswerFinished(at_ms, talk.state.answer))
+    talk.send(SpeechStarted(at_ms, at_ms))
+    talk.send(SpeechContinued(at_ms + 500, 500))
+    talk.send(SpeechPaused(at_ms + 1000, at_ms + 900))
+    if talk.state.phase is Phase.ENDPOINTING:
+        talk.understood("are you there")
+        talk.until(at_ms + 10_000)
+        assert talk.state.phase is Phase.THINKING
