@@ -161,3 +161,30 @@ class Playout:
         with self._changed:
             self._changed.wait_for(lambda: self._queued or self._closed, timeout_s)
             return self._queued > 0
+
+
+class PlayoutSink:
+    """The part of :class:`edgevoice.stages.Sink` that every port with a :class:`Playout` shares."""
+
+    def __init__(self, playout: Playout | None = None) -> None:
+        self.playout = playout or Playout()
+
+    def write(self, samples: Int16) -> None:
+        """Queue mono 16 kHz int16, shape ``[n]``."""
+        self.playout.write(samples)
+
+    def played_samples(self) -> int:
+        """Samples that have left the speaker, silence not counted."""
+        return self.playout.played_samples()
+
+    def pending_samples(self) -> int:
+        """Samples written and not played yet."""
+        return self.playout.pending_samples()
+
+    def last_played(self, count: int) -> Int16:
+        """Return the last ``count`` samples that went out: the echo canceller's reference."""
+        return self.playout.last_played(count)
+
+    def clear(self) -> int:
+        """Drop what is queued and fall silent; return how many samples were dropped."""
+        return self.playout.clear()
