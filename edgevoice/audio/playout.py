@@ -1,0 +1,190 @@
+"""The agent's voice between the one who writes it and the speaker that pulls it.
+
+Owns the queue of samples, the count of what was *played* (which is what history and the echo
+canceller need, and not what was synthesised), and falling silent without a click. Leaves the
+device, its clock and its sample rate to the ports.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import numpy as np
+
+from edgevoice.frames import SAMPLE_RATE_HZ, Int16, ms_to_samples
+
+_REMEMBERED_SAMPLES = 2 * SAMPLE_RATE_HZ
+
+
+class Playout:
+    """A bounded, thread-safe buffer of mono 16 kHz int16 that a speaker pulls from.
+
+    Args:
+        capacity_s: Audio that may wait. A writer beyond it blocks until there is room, or until
+            :meth:`clear` or :meth:`close` makes what it holds pointless. A session paces itself
+            and stays far below.
+        fade_ms: Length of the ramp to silence when :meth:`clear` cuts into speech.
+    """
+
+    def __init__(self, capacity_s: float = 60.0, fade_ms: float = 5.0) -> None:
+        self._capacity = max(1, round(capacity_s * SAMPLE_RATE_HZ))
+        self._fade = ms_to_samples(fade_ms)
+        self._chunks: deque[Int16] = deque()
+        self._queued = 0
+        self._blocked = 0  # samples in the hands of writers that wait for room
+        self._fading = 0  # samples at the head of the queue that are already ramped down
+        self._pulled = 0
+        self._left = 0
+        self._leaving: deque[tuple[int, int]] = deque()  # (leaves_ns, pulled by then)
+        self._recent = np.zeros(_REMEMBERED_SAMPLES, dtype=np.int16)
+        self._generation = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def write(self, samples: Int16) -> None:
+        """Queue int16 samples, shape ``[n]``; copied. Dropped once the buffer is closed."""
+        rest = np.array(samples, dtype=np.int16)
+        with self._changed:
+            generation = self._generation
+            while len(rest) and not self._closed and generation == self._generation:
+                part = rest[: self._capacity - self._queued]
+                rest = rest[len(part) :]
+                if len(part):
+                    self._chunks.append(part)
+                    self._queued += len(part)
+                    self._changed.notify_all()
+                if len(rest):
+                    self._blocked += len(rest)
+                    self._changed.wait()
+                    self._blocked -= len(rest)
+
+    def pull(self, count: int, leaves_ns: int = 0) -> Int16:
+        """Take ``count`` samples for the speaker, zero-filled where nothing is queued.
+
+        Args:
+            count: Samples wanted.
+            leaves_ns: ``time.monotonic_ns()`` at which these will have left the speaker, for a
+                device with latency; until then they count as pending. 0 is now.
+        """
+        out = np.zeros(count, dtype=np.int16)
+        with self._changed:
+            done = 0
+            while done < count and self._chunks:
+                chunk = self._chunks.popleft()
+                part = chunk[: count - done]
+                out[done : done + len(part)] = part
+                done += len(part)
+                if len(part) < len(chunk):
+                    self._chunks.appendleft(chunk[len(part) :])
+            self._queued -= done
+            self._fading = max(0, self._fading - done)
+            self._pulled += done
+            self._settle()
+            if leaves_ns and done:
+                self._leaving.append((leaves_ns, self._pulled))
+            elif done:
+                self._left = self._pulled
+                self._leaving.clear()
+            self._remember(out)
+            if done:
+                self._changed.notify_all()
+        return out
+
+    def _remember(self, out: Int16) -> None:
+        if len(out) >= _REMEMBERED_SAMPLES:
+            self._recent = out[-_REMEMBERED_SAMPLES:].copy()
+        elif len(out):
+            self._recent = np.concatenate((self._recent[len(out) :], out))
+
+    def _settle(self) -> None:
+        """Count as played what has left the speaker by now."""
+        now_ns = time.monotonic_ns()
+        while self._leaving and self._leaving[0][0] <= now_ns:
+            self._left = self._leaving.popleft()[1]
+
+    def played_samples(self) -> int:
+        """Samples that have left the speaker; the silence between them is not counted."""
+        with self._changed:
+            self._settle()
+            return self._left
+
+    def pending_samples(self) -> int:
+        """Samples written, not dropped, and not played yet."""
+        with self._changed:
+            self._settle()
+            return self._queued + self._blocked + self._pulled - self._left
+
+    def queued_samples(self) -> int:
+        """Samples that no speaker has pulled yet."""
+        with self._changed:
+            return self._queued
+
+    def last_played(self, count: int) -> Int16:
+        """Return the last ``count`` samples that were pulled, silence included.
+
+        The reference of an echo canceller. Shape ``[count]``, at most the last 2 s; zeros from
+        before the first pull.
+        """
+        with self._changed:
+            return self._recent[_REMEMBERED_SAMPLES - count :].copy()
+
+    def clear(self) -> int:
+        """Drop what is queued but for a short ramp to silence; return how many were dropped."""
+        with self._changed:
+            queued: Int16 = np.concatenate((*self._chunks, np.zeros(0, dtype=np.int16)))
+            if self._fading:
+                tail = queued[: self._fading]
+            else:
+                tail = queued[: self._fade]
+                ramp = np.linspace(1.0, 0.0, len(tail), dtype=np.float32)
+                tail = (tail * ramp).astype(np.int16)
+            dropped = len(queued) - len(tail) + self._blocked
+            self._chunks = deque([tail]) if len(tail) else deque()
+            self._queued = self._fading = len(tail)
+            self._generation += 1
+            self._changed.notify_all()
+            return dropped
+
+    def close(self) -> None:
+        """Release blocked writers; later writes are dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait_for_samples(self, timeout_s: float) -> bool:
+        """Wait until something is queued or the buffer is closed; return whether something is.
+
+        For ports that send nothing while there is nothing to say.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._queued or self._closed, timeout_s)
+            return self._queued > 0
+
+
+class PlayoutSink:
+    """The part of :class:`edgevoice.stages.Sink` that every port with a :class:`Playout` shares."""
+
+    def __init__(self, playout: Playout | None = None) -> None:
+        self.playout = playout or Playout()
+
+    def write(self, samples: Int16) -> None:
+        """Queue mono 16 kHz int16, shape ``[n]``."""
+        self.playout.write(samples)
+
+    def played_samples(self) -> int:
+        """Samples that have left the speaker, silence not counted."""
+        return self.playout.played_samples()
+
+    def pending_samples(self) -> int:
+        """Samples written and not played yet."""
+        return self.playout.pending_samples()
+
+    def last_played(self, count: int) -> Int16:
+        """Return the last ``count`` samples that went out: the echo canceller's reference."""
+        return self.playout.last_played(count)
+
+    def clear(self) -> int:
+        """Drop what is queued and fall silent; return how many samples were dropped."""
+        return self.playout.clear()

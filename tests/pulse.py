@@ -1,0 +1,112 @@
+"""A real PulseAudio server of a test's own: a null sink as the speaker, another as the room.
+
+What is played into the sink ``room`` is what the microphone (``room.monitor``) hears; what the
+assistant says appears on ``speaker.monitor``. Nothing of the user's own server is touched.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+SPEAKER, ROOM = "speaker", "room"
+MICROPHONE = f"{ROOM}.monitor"
+
+
+class PulseServer:
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "pulse.sock"
+        self._log = folder / "pulse.log"
+        self.env = {
+            "PULSE_SERVER": f"unix:{self._socket}",
+            "PULSE_RUNTIME_PATH": str(folder / "runtime"),
+            "XDG_RUNTIME_DIR": str(folder),
+            "XDG_CONFIG_HOME": str(folder),
+        }
+        modules = [
+            f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
+            f"module-null-sink sink_name={SPEAKER} rate=16000 channels=1",
+            f"module-null-sink sink_name={ROOM} rate=16000 channels=1",
+        ]
+        loads = [argument for module in modules for argument in ("-L", module)]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--realtime=no"]
+                + ["--use-pid-file=no", "--system=no", "--disable-shm=yes", *loads],
+                env={**os.environ, **self.env},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"pulseaudio did not start: {self._log.read_text()}")
+            time.sleep(0.05)
+        self.pactl("set-default-sink", SPEAKER)
+        self.pactl("set-default-source", MICROPHONE)
+
+    def _answers(self) -> bool:
+        command = ["pactl", "info"]
+        return subprocess.run(command, env=self._environment, capture_output=True).returncode == 0
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
+
+    def pactl(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["pactl", *arguments], env=self._environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def say(self, samples: np.ndarray) -> "subprocess.Popen[bytes]":
+        """Play 16 kHz int16 into the room; the caller waits for the returned process."""
+        process = subprocess.Popen(
+            ["pacat", "--playback", "--raw", "--format=s16le", "--rate=16000", "--channels=1"]
+            + [f"--device={ROOM}", "--latency-msec=50"],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        process.stdin.write(samples.astype("<i2").tobytes())
+        process.stdin.close()
+        return process
+
+    def kill(self) -> None:
+        """End the server as a crash would; nothing is told to its clients."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+class Recorder:
+    """Records a source of the server; one sample is 1/16000 s of the server's own clock."""
+
+    def __init__(self, server: PulseServer, source: str = f"{SPEAKER}.monitor") -> None:
+        self._process = subprocess.Popen(
+            ["parec", "--raw", "--format=s16le", "--rate=16000", "--channels=1"]
+            + [f"--device={source}", "--latency-msec=10"],
+            env={**os.environ, **server.env},
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._first = self._process.stdout.read(2)
+
+    def stop(self) -> np.ndarray:
+        self._process.terminate()
+        rest, _ = self._process.communicate()
+        whole = self._first + rest
+        return np.frombuffer(whole[: len(whole) // 2 * 2], dtype="<i2")
+
+
+def tone(seconds: float, hz: float = 440.0, level: float = 10_000.0) -> np.ndarray:
+    at = np.arange(round(16_000 * seconds)) / 16_000
+    return (level * np.sin(2 * np.pi * hz * at)).astype(np.int16)
+
+
+def loud_ms(samples: np.ndarray, threshold: int = 500) -> float:
+    """Milliseconds from the first to the last loud sample; 0 for silence."""
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > threshold)
+    return float(loud[-1] - loud[0] + 1) / 16 if len(loud) else 0.0
