@@ -1,0 +1,112 @@
+"""Turns the VAD's window decisions into the edges of speech.
+
+Owns the two durations that make an edge (least speech, least silence) and the back-dating of
+onset and end. Knows no clock: its time base is milliseconds of audio since the stream started,
+by window count. What the edges mean for the conversation is the turn-taking's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Speech of at least the least duration has been heard; it began at ``onset_ms``."""
+
+    onset_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """Speech goes on, ``speech_ms`` after its onset (short gaps counted in)."""
+
+    speech_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Silence of at least the least duration has been heard; speech ended at ``end_ms``."""
+
+    end_ms: float
+
+
+Edge: TypeAlias = Started | Continued | Paused
+
+
+class SpeechEdges:
+    """One conversation's edge detector.
+
+    Args:
+        window_ms: Audio of one decision.
+        min_speech_ms: Speech shorter than this is not reported. Windows of speech count up from
+            the first one until silence of ``min_silence_ms`` starts the count again.
+        min_silence_ms: Silence shorter than this does not end speech.
+        onset_lag_ms: How long after the true onset the VAD's first positive window begins;
+            taken off the onset, and counted as speech.
+    """
+
+    def __init__(
+        self,
+        window_ms: float,
+        *,
+        min_speech_ms: float,
+        min_silence_ms: float,
+        onset_lag_ms: float = 0.0,
+    ) -> None:
+        self._window_ms = window_ms
+        self._min_speech_ms = min_speech_ms
+        self._min_silence_ms = max(min_silence_ms, window_ms)
+        self._lag_ms = onset_lag_ms
+        self._windows = 0
+        self._onset_ms: float | None = None
+        self._end_ms = 0.0
+        self._speech_ms = 0.0
+        self._speaking = False
+
+    @property
+    def heard_ms(self) -> float:
+        """Audio decided on since the stream started."""
+        return self._windows * self._window_ms
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the last edge was not a :class:`Paused`."""
+        return self._speaking
+
+    def feed(self, decisions: Iterable[bool]) -> Iterator[Edge]:
+        """Take one decision a window, in order; yield the edges that they complete."""
+        for is_speech in decisions:
+            begin_ms = self.heard_ms
+            self._windows += 1
+            edge = self._voiced(begin_ms) if is_speech else self._silent()
+            if edge is not None:
+                yield edge
+
+    def reset(self) -> None:
+        """Forget the speech under way; the time base goes on."""
+        self._onset_ms = None
+        self._speech_ms = 0.0
+        self._speaking = False
+
+    def _voiced(self, begin_ms: float) -> Edge | None:
+        if self._onset_ms is None:
+            self._onset_ms = max(0.0, begin_ms - self._lag_ms)
+            self._speech_ms = begin_ms - self._onset_ms
+        self._speech_ms += self._window_ms
+        self._end_ms = self.heard_ms
+        if self._speaking:
+            return Continued(self.heard_ms - self._onset_ms)
+        if self._speech_ms >= self._min_speech_ms:
+            self._speaking = True
+            return Started(self._onset_ms)
+        return None
+
+    def _silent(self) -> Edge | None:
+        if self._onset_ms is None or self.heard_ms - self._end_ms < self._min_silence_ms:
+            return None
+        was_speaking = self._speaking
+        self.reset()
+        return Paused(self._end_ms) if was_speaking else None
