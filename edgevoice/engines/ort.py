@@ -1,0 +1,88 @@
+"""What the speech engines that run straight on onnxruntime share: session, cancel, chunks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edgevoice.errors import ArtifactError, EngineError
+from edgevoice.frames import Float32
+from edgevoice.stages import Cancelled, never
+
+CHUNK_MS = 100
+_POLL_S = 0.005
+
+
+def open_session(model: Path, threads: int) -> Any:
+    """Open ``model`` on the CPU with ``threads`` threads.
+
+    Raises:
+        ArtifactError: It is missing, truncated, or not an ONNX model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Other stages share the cores: a thread that spins while it waits takes them away.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        reason = str(error).replace("\n", " ")
+        raise ArtifactError(
+            f"{model} cannot be loaded ({reason[:160]}); fetch it again: "
+            f"`edgevoice models pull {model.parent.name}`"
+        ) from error
+
+
+def run_cancellable(
+    session: Any, feed: Mapping[str, Any], cancelled: Cancelled = never
+) -> Float32 | None:
+    """Run the graph and return its first output, flat; None when it was cancelled.
+
+    A run ends early, at the next operator, once ``cancelled`` (asked every 5 ms from another
+    thread) says so: a sentence takes a Raspberry Pi seconds, which is too long to be deaf.
+
+    Raises:
+        EngineError: The run failed.
+    """
+    options = ort.RunOptions()
+    done = threading.Event()
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_POLL_S):
+            if cancelled():
+                stopped.set()
+                options.terminate = True
+                return
+
+    watcher = threading.Thread(target=watch, name="edgevoice-synthesis-watch", daemon=True)
+    if cancelled is not never:
+        watcher.start()
+    try:
+        outputs = session.run(None, dict(feed), options)
+    except Exception as error:
+        if stopped.is_set():
+            return None
+        raise EngineError(f"the voice failed: {str(error)[:200]}") from error
+    finally:
+        done.set()
+        if cancelled is not never:
+            watcher.join()
+    samples: Float32 = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def chunks(samples: Float32, rate_hz: int, cancelled: Cancelled = never) -> Iterator[Float32]:
+    """Yield ``samples`` in chunks of :data:`CHUNK_MS` until cancelled."""
+    step = rate_hz * CHUNK_MS // 1000
+    for start in range(0, len(samples), step):
+        if cancelled():
+            return
+        yield samples[start : start + step]
