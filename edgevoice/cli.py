@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from edgevoice import __version__
 from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = ("models",)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgevoice.errors import ArtifactError, unknown
@@ -21,13 +21,33 @@ STAGES = ("vad", "recogniser", "end-of-turn", "language-model", "speech")
 FORMATS = ("onnx", "gguf", "qnn")
 
 
+def is_inside(path: str) -> bool:
+    """Whether ``path`` is a relative POSIX path that stays inside its folder.
+
+    >>> is_inside("voices/af.bin"), is_inside("../af.bin"), is_inside("/af.bin")
+    (True, False, False)
+    """
+    parts = PurePosixPath(path).parts
+    return bool(parts) and ".." not in parts and parts[0] != "/" and "\\" not in path
+
+
 @dataclass(frozen=True, slots=True)
 class ArtifactFile:
-    """One file of an artifact: its path inside the artifact's folder, bytes, lower-case SHA-256."""
+    """One file of an artifact: its path inside the artifact's folder, bytes, lower-case SHA-256.
+
+    Raises:
+        ArtifactError: The path is absolute or leads out of the folder.
+    """
 
     path: str
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not is_inside(self.path):
+            raise ArtifactError(
+                f"file path {self.path!r} must be relative to the artifact's folder, without '..'"
+            )
 
 
 @dataclass(frozen=True, slots=True)
