@@ -1,0 +1,341 @@
+"""Whisper: CTranslate2 tensors to the encoder and decoder that sherpa-onnx's loader runs.
+
+Owns both graphs, their metadata and ``tokens.txt``. Reading ``model.bin`` is
+:mod:`edgevoice.export.ctranslate2`'s business, int8 :mod:`edgevoice.quant.int8`'s.
+
+sherpa-onnx (``offline-whisper-model.cc``, ``offline-whisper-greedy-search-decoder.cc``) binds
+inputs and outputs by position and passes the encoder's two outputs and the decoder's two caches
+through without looking at their shapes. Its only own shapes are the log-mel ``[1, n_mels, T]``,
+the first caches (zeros, ``[layers, 1, n_text_ctx, state]``, offset 0) and ``logits``, of which it
+reads the last row. So the graphs here keep keys and values as attention wants them,
+``[layers, heads, length, head size]``, let the caches grow by the tokens of each step, and
+compute logits for the last token only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgevoice.errors import ArtifactError
+from edgevoice.export.ctranslate2 import Checkpoint
+from edgevoice.export.onnx_graph import CONTRIB, Graph
+
+LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Whisper was trained with
+MASKED_FRAMES_DB = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
+_GELU = 3  # CTranslate2's enumeration of activations
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Dimensions of a Whisper model, read from its tensors."""
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+    @property
+    def is_multilingual(self) -> bool:
+        """English-only models have 51864 tokens, all others more (openai/whisper, model.py)."""
+        return self.n_vocab >= 51865
+
+
+def sizes(checkpoint: Checkpoint) -> Sizes:
+    """Read the sizes of ``checkpoint``.
+
+    Raises:
+        ArtifactError: It is not a Whisper model, or of a build that the graphs do not cover.
+    """
+    if checkpoint.specification != "WhisperSpec":
+        raise ArtifactError(
+            f"{checkpoint.path} holds a {checkpoint.specification or 'nameless model'}, the family "
+            "'whisper' takes a WhisperSpec"
+        )
+    activation = checkpoint.integer("decoder/activation")
+    if activation != _GELU:
+        raise ArtifactError(
+            f"{checkpoint.path}: activation {activation}, Whisper has {_GELU} (GELU)"
+        )
+    conv = checkpoint.shape("encoder/conv1/weight", 3)
+    audio = checkpoint.shape("encoder/position_encodings/encodings", 2)
+    vocabulary = checkpoint.shape("decoder/embeddings/weight", 2)
+    text = checkpoint.shape("decoder/position_encodings/encodings", 2)
+    found = Sizes(
+        n_mels=conv[1],
+        n_audio_ctx=audio[0],
+        n_audio_state=audio[1],
+        n_audio_head=checkpoint.integer("encoder/num_heads"),
+        n_audio_layer=checkpoint.layers("encoder"),
+        n_vocab=vocabulary[0],
+        n_text_ctx=text[0],
+        n_text_state=text[1],
+        n_text_head=checkpoint.integer("decoder/num_heads"),
+        n_text_layer=checkpoint.layers("decoder"),
+    )
+    for state, heads in (
+        (found.n_audio_state, found.n_audio_head),
+        (found.n_text_state, found.n_text_head),
+    ):
+        if heads < 1 or state % heads:
+            raise ArtifactError(f"{checkpoint.path}: {state} channels do not make {heads} heads")
+    return found
+
+
+class _Network:
+    """The layers that both graphs are made of."""
+
+    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
+        self.graph = graph
+        self.checkpoint = checkpoint
+
+    def linear(self, x: str, *names: str) -> str:
+        """``x`` times the matrices ``names`` side by side, plus their biases."""
+        weights = np.concatenate([self.checkpoint.floats(f"{n}/weight") for n in names])
+        biases = np.concatenate([self.checkpoint.floats(f"{n}/bias") for n in names])
+        return self.affine(x, names[0], weights, biases)
+
+    def affine(
+        self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]
+    ) -> str:
+        """``x`` times the transpose of ``weight`` [out, in], plus ``bias`` unless it is zero."""
+        product = self.graph.op("MatMul", x, self.graph.weight(f"{name}/weight", weight.T))
+        if not bias.any():
+            return product
+        return self.graph.op("Add", product, self.graph.weight(f"{name}/bias", bias))
+
+    def norm(self, x: str, name: str) -> str:
+        gamma = self.graph.weight(f"{name}/gamma", self.checkpoint.floats(f"{name}/gamma"))
+        beta = self.graph.weight(f"{name}/beta", self.checkpoint.floats(f"{name}/beta"))
+        return self.graph.op(
+            "LayerNormalization", x, gamma, beta, axis=-1, epsilon=LAYER_NORM_EPSILON
+        )
+
+    def feed_forward(self, x: str, name: str) -> str:
+        hidden = self.linear(self.norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
+        hidden = self.graph.op("Gelu", hidden)
+        return self.graph.op("Add", x, self.linear(hidden, f"{name}/linear_1"))
+
+    def convolution(self, x: str, name: str, stride: int) -> str:
+        weight = self.graph.weight(f"{name}/weight", self.checkpoint.floats(f"{name}/weight"))
+        bias = self.graph.weight(f"{name}/bias", self.checkpoint.floats(f"{name}/bias"))
+        return self.graph.op(
+            "Gelu", self.graph.op("Conv", x, weight, bias, pads=[1, 1], strides=[stride])
+        )
+
+
+def encoder(checkpoint: Checkpoint, metadata: Mapping[str, str | int]) -> onnx.ModelProto:
+    """Build the encoder with the cross-attention's keys and values of every decoder layer.
+
+    Input ``mel``: float32 [1, n_mels, T], Whisper's normalised log-mel at 100 frames a second,
+    T at most twice ``n_audio_ctx``. Frames that are zero throughout, sherpa-onnx's tail padding,
+    count as digital silence. Outputs ``n_layer_cross_k`` and ``n_layer_cross_v``: float32
+    [n_text_layer, n_text_head, ceil(T / 2), head size].
+    """
+    size = sizes(checkpoint)
+    graph = Graph("whisper_encoder")
+    net = _Network(graph, checkpoint)
+    mel = graph.input("mel", np.float32, [1, size.n_mels, "T"])
+    x = net.convolution(_silence_padding(graph, mel), "encoder/conv1", 1)
+    x = net.convolution(x, "encoder/conv2", 2)
+    x = graph.op("Transpose", x, perm=[0, 2, 1])
+    positions = graph.weight(
+        "encoder/positions", checkpoint.floats("encoder/position_encodings/encodings")
+    )
+    length = graph.op("Shape", x, start=1, end=2)
+    start, axis = graph.constant([0]), graph.constant([0])
+    x = graph.op("Add", x, graph.op("Slice", positions, start, length, axis))
+    for i in range(size.n_audio_layer):
+        layer = f"encoder/layer_{i}"
+        attention = f"{layer}/self_attention"
+        qkv = net.linear(net.norm(x, f"{attention}/layer_norm"), f"{attention}/linear_0")
+        q, k, v = graph.split_op("Split", [qkv], 3, axis=-1, num_outputs=3)
+        mixed = graph.op(f"{CONTRIB}:MultiHeadAttention", q, k, v, num_heads=size.n_audio_head)
+        x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_1"))
+        x = net.feed_forward(x, f"{layer}/ffn")
+    x = net.norm(x, "encoder/layer_norm")
+    head = size.n_text_state // size.n_text_head
+    for row, name in enumerate(("n_layer_cross_k", "n_layer_cross_v")):
+        half = slice(row * size.n_text_state, (row + 1) * size.n_text_state)
+        sources = [f"decoder/layer_{i}/attention/linear_1" for i in range(size.n_text_layer)]
+        weight = np.concatenate([checkpoint.floats(f"{s}/weight")[half] for s in sources])
+        bias = np.concatenate([checkpoint.floats(f"{s}/bias")[half] for s in sources])
+        # One product for all layers: [1, T, layers * state].
+        stacked = net.affine(x, f"decoder/{name}", weight, bias)
+        shape = graph.constant([-1, size.n_text_layer, size.n_text_head, head])
+        value = graph.op("Transpose", graph.op("Reshape", stacked, shape), perm=[1, 2, 0, 3])
+        graph.output(value, name, np.float32, [size.n_text_layer, size.n_text_head, "T_out", head])
+    return graph.model(metadata)
+
+
+def _silence_padding(graph: Graph, mel: str) -> str:
+    """Turn frames of zeros into what Whisper's front end makes of appended silence.
+
+    sherpa-onnx pads with zeros after normalisation, which is not silence but a hiss near the
+    middle of the range. Whisper normalises to ``(max(x, max(x) - 8) + 4) / 4`` of
+    ``log10(max(mel, 1e-10))``, so silence is the larger of -1.5 and the maximum less 2.
+    """
+    peak = graph.op("ReduceMax", graph.op("Abs", mel), graph.constant([1]), keepdims=1)
+    empty = graph.op("Equal", peak, graph.constant(0.0))
+    quiet = graph.constant(MASKED_FRAMES_DB)
+    loudest = graph.op("ReduceMax", graph.op("Where", empty, quiet, mel), keepdims=0)
+    floor = graph.op("Max", graph.op("Sub", loudest, graph.constant(2.0)), quiet)
+    return graph.op("Where", empty, floor, mel)
+
+
+def decoder(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Build one step of the decoder.
+
+    Inputs: ``tokens`` int64 [1, n]; two self-attention caches, float32 of rank 4, of which the
+    first ``offset`` positions count; the encoder's two outputs; ``offset`` int64 [1]. Outputs:
+    ``logits`` float32 [1, 1, n_vocab] of the last token, and both caches with ``offset + n``
+    positions, [n_text_layer, n_text_head, offset + n, head size].
+    """
+    size = sizes(checkpoint)
+    layers, heads = size.n_text_layer, size.n_text_head
+    head = size.n_text_state // heads
+    graph = Graph("whisper_decoder")
+    net = _Network(graph, checkpoint)
+    tokens = graph.input("tokens", np.int64, [1, "n_tokens"])
+    names = ("self_k_cache", "self_v_cache")
+    first = [
+        graph.input(f"in_n_layer_{n}", np.float32, ["d0", "d1", "d2", "d3"]) for n in names
+    ]
+    cross = [
+        graph.input(f"n_layer_cross_{n}", np.float32, [layers, heads, "T", head]) for n in "kv"
+    ]
+    offset = graph.input("offset", np.int64, [1])
+
+    zero, one, two = graph.constant([0]), graph.constant([1]), graph.constant([2])
+    cache_shape = graph.constant([layers, heads, -1, head])
+    past: list[list[str]] = []
+    for cache in first:
+        used = graph.op("Slice", graph.op("Reshape", cache, cache_shape), zero, offset, two)
+        past.append(graph.split_op("Split", [used], layers, axis=0, num_outputs=layers))
+    cross_k, cross_v = (
+        graph.split_op("Split", [c], layers, axis=0, num_outputs=layers) for c in cross
+    )
+
+    # [state, n_vocab], shared by the embedding and the logits.
+    table = graph.weight("decoder/embeddings", checkpoint.floats("decoder/embeddings/weight").T)
+    ids = graph.op("Squeeze", tokens, zero)
+    x = graph.op("Transpose", graph.op("Gather", table, ids, axis=1), perm=[1, 0])
+    positions = graph.weight(
+        "decoder/positions", checkpoint.floats("decoder/position_encodings/encodings")
+    )
+    end = graph.op("Add", offset, graph.op("Shape", tokens, start=1, end=2))
+    x = graph.op("Add", x, graph.op("Slice", positions, offset, end, zero))
+    x = graph.op("Unsqueeze", x, zero)
+    present: tuple[list[str], list[str]] = ([], [])
+    for i in range(layers):
+        layer = f"decoder/layer_{i}"
+        attention = f"{layer}/self_attention"
+        qkv = net.linear(net.norm(x, f"{attention}/layer_norm"), f"{attention}/linear_0")
+        q, k, v = graph.split_op("Split", [qkv], 3, axis=-1, num_outputs=3)
+        mixed, new_k, new_v = graph.split_op(
+            f"{CONTRIB}:MultiHeadAttention",
+            [q, k, v, "", "", "", past[0][i], past[1][i]],
+            3,
+            num_heads=heads,
+            unidirectional=1,
+        )
+        present[0].append(new_k)
+        present[1].append(new_v)
+        x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_1"))
+        attention = f"{layer}/attention"
+        q = net.linear(net.norm(x, f"{attention}/layer_norm"), f"{attention}/linear_0")
+        mixed = graph.op(
+            f"{CONTRIB}:MultiHeadAttention", q, cross_k[i], cross_v[i], num_heads=heads
+        )
+        x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_2"))
+        x = net.feed_forward(x, f"{layer}/ffn")
+    last = graph.op("Slice", x, graph.constant([-1]), graph.constant([2**31]), one)
+    logits = graph.op("MatMul", net.norm(last, "decoder/layer_norm"), table)
+    graph.output(logits, "logits", np.float32, [1, 1, size.n_vocab])
+    for name, parts in zip(names, present, strict=True):
+        cache = graph.op("Concat", *parts, axis=0)
+        graph.output(cache, f"out_n_layer_{name}", np.float32, [layers, heads, "total", head])
+    return graph.model({})
+
+
+def metadata(size: Sizes, vocabulary: Sequence[str]) -> dict[str, str | int]:
+    """Return what sherpa-onnx reads from the encoder's metadata_props.
+
+    Keys and values as in sherpa-onnx's ``scripts/whisper/export-onnx.py``.
+
+    Raises:
+        ArtifactError: The vocabulary lacks one of Whisper's special tokens.
+    """
+    ids = {token: i for i, token in enumerate(vocabulary)}
+
+    def token(*names: str) -> int:
+        for name in names:
+            if name in ids:
+                return ids[name]
+        raise ArtifactError(f"the vocabulary has no {names[0]!r}: not Whisper's")
+
+    start, translate = token("<|startoftranscript|>"), token("<|translate|>")
+    transcribe = token("<|transcribe|>")
+    # The languages stand between the start and the tasks.
+    languages = [(i, vocabulary[i][2:-2]) for i in range(start + 1, min(translate, transcribe))]
+    sequence = [start, token("<|en|>"), transcribe] if size.is_multilingual else [start]
+    return {
+        "model_type": "whisper",
+        "version": 1,
+        "maintainer": "edgevoice",
+        "n_mels": size.n_mels,
+        "n_audio_ctx": size.n_audio_ctx,
+        "n_audio_state": size.n_audio_state,
+        "n_audio_head": size.n_audio_head,
+        "n_audio_layer": size.n_audio_layer,
+        "n_vocab": size.n_vocab,
+        "n_text_ctx": size.n_text_ctx,
+        "n_text_state": size.n_text_state,
+        "n_text_head": size.n_text_head,
+        "n_text_layer": size.n_text_layer,
+        "sot_sequence": ",".join(map(str, sequence)),
+        "all_language_tokens": ",".join(str(i) for i, _ in languages),
+        "all_language_codes": ",".join(code for _, code in languages),
+        "sot": start,
+        "eot": token("<|endoftext|>"),
+        "blank_id": token("Ġ"),
+        "is_multilingual": int(size.is_multilingual),
+        "no_speech": token("<|nospeech|>", "<|nocaptions|>"),
+        "transcribe": transcribe,
+        "translate": translate,
+        "no_timestamps": token("<|notimestamps|>"),
+    }
+
+
+def tokens_text(vocabulary: Sequence[str]) -> str:
+    """Return ``tokens.txt``: per line the token's bytes in base64, a space, its id.
+
+    Only text tokens are listed; sherpa-onnx leaves ids that are not listed out of the text.
+    """
+    decode = _byte_decoder()
+    lines = []
+    for i, token in enumerate(vocabulary[: vocabulary.index("<|endoftext|>")]):
+        if token:
+            encoded = base64.b64encode(bytes(decode[c] for c in token)).decode("ascii")
+            lines.append(f"{encoded} {i}\n")
+    return "".join(lines)
+
+
+def _byte_decoder() -> dict[str, int]:
+    """Invert GPT-2's ``bytes_to_unicode``, which writes every byte as a printable character."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(b): b for b in printable}
+    others = [b for b in range(256) if b not in printable]
+    return table | {chr(256 + i): b for i, b in enumerate(others)}
