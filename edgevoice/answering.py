@@ -239,13 +239,14 @@ class Answerer:
         return None
 
     def _speak_clause(self, answer: _Answer, clause: str) -> None:
-        resampler = StreamResampler(self._speech.sample_rate_hz, SAMPLE_RATE_HZ)
+        rate_hz = self._speech.sample_rate_hz
+        resampler = StreamResampler[Float32](rate_hz, SAMPLE_RATE_HZ, "float32")
         part = _Spoken(clause)
         with answer.lock:
             answer.spoken.append(part)
         for chunk in self._speech.synthesise(clause, answer.cancelled.is_set):
-            self._deliver(answer, part, resampler.process(chunk))
-        self._deliver(answer, part, resampler.flush())
+            self._deliver(answer, part, resampler.convert(chunk))
+        self._deliver(answer, part, resampler.finish())
 
     def _deliver(self, answer: _Answer, part: _Spoken, samples: Float32) -> None:
         if not samples.size:

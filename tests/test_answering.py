@@ -1,0 +1,237 @@
+"""Preparing, holding, releasing, dropping and interrupting an answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from edgevoice.answering import Answerer
+from edgevoice.audio.wav_port import WavSink
+from edgevoice.events import AnswerFailed, AnswerFinished, AnswerSounded, Event
+from edgevoice.frames import FRAME_SAMPLES, Float32
+from edgevoice.latency import Mark
+from edgevoice.stages import Cancelled, Message, never
+
+
+class PacedModel:
+    """Says its pieces; each waits for a permit where ``permits`` is given."""
+
+    context_tokens = 1000
+
+    def __init__(self, pieces: Sequence[str], permits: threading.Semaphore | None = None) -> None:
+        self.pieces = pieces
+        self.permits = permits
+        self.said: list[str] = []
+        self.asked: list[Sequence[Message]] = []
+        self.fails = False
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(m.content.split()) for m in messages)
+
+    def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
+        return self.count_tokens(messages)
+
+    def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
+        self.asked.append(messages)
+        if self.fails:
+            raise RuntimeError("no such tensor")
+        for piece in self.pieces:
+            while self.permits is not None and not self.permits.acquire(timeout=0.01):
+                if cancelled():
+                    return
+            if cancelled():
+                return
+            self.said.append(piece)
+            yield piece
+
+    def close(self) -> None:
+        pass
+
+
+class ToneSpeech:
+    """100 ms of tone a word, in chunks of 100 ms."""
+
+    sample_rate_hz = 16_000
+
+    def __init__(self) -> None:
+        self.clauses: list[str] = []
+
+    def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+        self.clauses.append(text)
+        for _ in text.split():
+            if cancelled():
+                return
+            yield np.full(1600, 0.25, dtype=np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    """An answerer with a sink whose clock the test moves."""
+
+    def __init__(self, model: PacedModel) -> None:
+        self.model = model
+        self.speech = ToneSpeech()
+        self.sink = WavSink(None, pace="fast")
+        self.sink.start()
+        self.events: list[Event] = []
+        self.marks: list[Mark] = []
+        self.forgotten: list[int] = []
+        self.answerer = Answerer(
+            model,
+            self.speech,
+            self.sink,
+            answer_tokens=10,
+            post=self.events.append,
+            mark=self.marks.append,
+            now_ms=lambda: 0.0,
+            on_forgotten=self.forgotten.append,
+        )
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        for _ in range(1000):
+            if condition():
+                return
+            time.sleep(0.005)
+        raise AssertionError("it never happened")
+
+    def play(self, milliseconds: int) -> None:
+        for _ in range(milliseconds // 10):
+            self.sink.advance(FRAME_SAMPLES)
+            self.answerer.poll()
+
+    def seen(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+ASK = [Message("user", "hello")]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(PacedModel(["One two three. ", "Four five six. ", "Seven."]))
+    yield made
+    made.answerer.close()
+
+
+def test_a_prepared_answer_is_silent_until_it_is_released(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.play(500)
+    assert not bench.sink.recording().any()
+    assert bench.marks.count("first_sound") == 0
+    bench.answerer.release(1)
+    bench.play(10)
+    assert bench.seen(AnswerSounded) == [AnswerSounded(0.0, 1)]
+    bench.play(690)
+    assert bench.seen(AnswerFinished) == [AnswerFinished(0.0, 1)]
+    heard = bench.answerer.finish(1)
+    assert heard.text == "One two three. Four five six. Seven."
+    assert heard.whole
+
+
+def test_an_interruption_keeps_the_words_that_were_played(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(450)
+    heard = bench.answerer.stop(1)
+    assert heard.text == "One two three. Four"
+    assert not heard.whole
+    bench.play(100)
+    # At most the short fade is heard after the stop.
+    assert not bench.sink.recording()[-90 * 16 :].any()
+    assert bench.seen(AnswerFinished) == []
+
+
+def test_a_dropped_answer_was_never_heard(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    assert bench.answerer.stop(1).text == ""
+    bench.answerer.prepare(2, ASK)
+    bench.answerer.release(2)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.play(800)
+    assert bench.seen(AnswerFinished) == [AnswerFinished(0.0, 2)]
+    assert bench.sink.played_samples() == 700 * 16
+
+
+def test_the_first_clause_is_spoken_while_the_second_is_written() -> None:
+    permits = threading.Semaphore(1)
+    bench = Bench(PacedModel(["One two three. ", "Four five. "], permits))
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.sink.pending_samples() == 300 * 16)
+    assert bench.model.said == ["One two three. "]
+    bench.play(300)
+    assert bench.seen(AnswerFinished) == []
+    permits.release()
+    bench.wait(lambda: bench.answerer.idle)
+    bench.play(300)
+    assert bench.seen(AnswerFinished) == [AnswerFinished(0.0, 1)]
+    bench.answerer.close()
+
+
+def test_a_stop_ends_the_writing_within_a_piece() -> None:
+    permits = threading.Semaphore(1)
+    bench = Bench(PacedModel(["One two three. "] * 50, permits))
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bool(bench.model.said))
+    bench.answerer.stop(1)
+    bench.wait(lambda: bench.answerer.idle)
+    assert len(bench.model.said) == 1
+    bench.answerer.close()
+
+
+def test_speech_is_not_made_far_ahead_of_the_speaker() -> None:
+    bench = Bench(PacedModel(["One two three four five six seven eight. "] * 40))
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.sink.pending_samples() > 4 * 16_000)
+    time.sleep(0.2)
+    assert bench.sink.pending_samples() < 5 * 16_000
+    assert bench.answerer.idle, "waiting for the speaker counts as idle"
+    bench.answerer.close()
+
+
+def test_a_model_that_fails_says_so_once(bench: Bench) -> None:
+    bench.model.fails = True
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bool(bench.seen(AnswerFailed)))
+    assert bench.seen(AnswerFailed) == [
+        AnswerFailed(0.0, 1, "the language model failed: no such tensor")
+    ]
+    bench.model.fails = False
+    bench.answerer.prepare(2, ASK)
+    bench.answerer.release(2)
+    bench.wait(lambda: bench.sink.pending_samples() > 0)
+
+
+def test_an_answer_of_nothing_finishes() -> None:
+    bench = Bench(PacedModel([]))
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.answerer.poll()
+    assert bench.seen(AnswerSounded) == []
+    assert bench.seen(AnswerFinished) == [AnswerFinished(0.0, 1)]
+    bench.answerer.close()
+
+
+def test_turns_that_do_not_fit_are_reported(bench: Bench) -> None:
+    bench.model.context_tokens = 30
+    messages = [
+        Message("system", "be brief"),
+        Message("user", "w " * 20),
+        Message("assistant", "w " * 20),
+        Message("user", "hello"),
+    ]
+    bench.answerer.prepare(1, messages)
+    bench.wait(lambda: bool(bench.model.asked))
+    assert bench.forgotten == [2]
+    assert bench.model.asked[0] == [messages[0], messages[3]]

@@ -1,0 +1,207 @@
+"""Feeding the recogniser: order, staleness, and what belongs to which utterance."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from edgevoice.events import Event, PartialHeard, PauseJudged, PauseTranscribed
+from edgevoice.frames import Float32
+from edgevoice.listening import Listener
+from edgevoice.stages import Transcript
+
+
+class CountingRecogniser:
+    """Its "text" is the list of sample values that it was given, one for each run of equals."""
+
+    def __init__(self) -> None:
+        self.audio: list[float] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fails = False
+
+    def accept(self, samples: Float32) -> None:
+        self.gate.wait()
+        self.audio += samples.tolist()
+
+    @property
+    def text(self) -> str:
+        runs: list[str] = []
+        for value in self.audio:
+            if not runs or runs[-1] != f"{value:g}":
+                runs.append(f"{value:g}")
+        return " ".join(runs)
+
+    def partial(self) -> Transcript | None:
+        return Transcript(self.text)
+
+    def conclude(self) -> Transcript:
+        if self.fails:
+            raise RuntimeError("no such tensor")
+        return Transcript(self.text)
+
+    def endpoint(self) -> bool:
+        return False
+
+    def reset(self) -> None:
+        self.audio.clear()
+
+
+class LengthJudge:
+    """The probability is the seconds of audio that it was given, over ten."""
+
+    def probability(self, samples: Float32) -> float:
+        return samples.size / 160_000
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.recogniser = CountingRecogniser()
+        self.events: list[Event] = []
+        self.errors: list[Exception] = []
+        self.listener = Listener(
+            self.recogniser,
+            LengthJudge(),
+            self.events.append,
+            lambda: 0.0,
+            self.errors.append,
+        )
+
+    def settle(self) -> None:
+        for _ in range(1000):
+            if self.listener.idle:
+                return
+            time.sleep(0.002)
+        raise AssertionError("the listener never came to rest")
+
+    def texts(self) -> list[tuple[int, str]]:
+        found = [event for event in self.events if isinstance(event, PauseTranscribed)]
+        return [(event.pause, event.text) for event in found]
+
+
+def audio(value: float, milliseconds: int) -> Float32:
+    return np.full(milliseconds * 16, value, dtype=np.float32)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.recogniser.gate.set()
+    made.listener.close()
+
+
+def test_audio_before_any_speech_is_not_recognised(bench: Bench) -> None:
+    bench.listener.feed(audio(1, 500))
+    bench.settle()
+    assert bench.recogniser.audio == []
+
+
+def test_the_preroll_comes_first_and_partials_follow(bench: Bench) -> None:
+    bench.listener.speech_started(1000, audio(1, 300))
+    bench.listener.feed(audio(2, 100))
+    bench.settle()
+    assert PartialHeard(0.0, "1 2", "") in bench.events
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "1 2")]
+    judged = [event for event in bench.events if isinstance(event, PauseJudged)]
+    assert judged == [PauseJudged(0.0, 1, pytest.approx(0.04))]
+
+
+def test_the_judge_hears_eight_seconds_at_most(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 300))
+    for _ in range(100):
+        bench.listener.feed(audio(1, 100))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    judged = [event for event in bench.events if isinstance(event, PauseJudged)]
+    assert judged == [PauseJudged(0.0, 1, pytest.approx(0.8))]
+
+
+def test_a_pause_keeps_the_utterance_open(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 100))
+    bench.listener.speech_paused()
+    bench.listener.transcribe_pause(1)
+    bench.listener.speech_started(900, audio(9, 300))
+    bench.listener.feed(audio(2, 100))
+    bench.listener.transcribe_pause(2)
+    bench.settle()
+    # The second onset's preroll has been fed already, as it came.
+    assert bench.texts()[-1] == (2, "1 2")
+
+
+def test_forget_closes_the_utterance(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 100))
+    bench.listener.speech_paused()
+    bench.listener.forget(500)
+    bench.listener.feed(audio(2, 100))
+    bench.settle()
+    assert bench.recogniser.audio == []
+    bench.listener.speech_started(2000, audio(3, 100))
+    bench.listener.transcribe_pause(2)
+    bench.settle()
+    assert bench.texts() == [(2, "3")]
+
+
+def test_speech_that_began_after_the_closed_turn_survives_the_forgetting(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 100))
+    bench.listener.speech_paused()
+    bench.listener.feed(audio(0, 300))
+    bench.listener.speech_started(1000, audio(5, 200))
+    bench.listener.feed(audio(6, 100))
+    bench.listener.forget(500)
+    bench.listener.feed(audio(7, 100))
+    bench.listener.transcribe_pause(2)
+    bench.settle()
+    assert bench.texts() == [(2, "5 6 7")]
+
+
+def test_a_pause_that_is_stale_is_not_transcribed(bench: Bench) -> None:
+    bench.recogniser.gate.clear()
+    bench.listener.speech_started(0, audio(1, 200))
+    bench.listener.transcribe_pause(1)
+    bench.listener.transcribe_pause(2)
+    bench.recogniser.gate.set()
+    bench.settle()
+    assert [pause for pause, _ in bench.texts()] == [2]
+
+
+def test_a_recogniser_that_fails_still_answers_the_pause(bench: Bench) -> None:
+    bench.recogniser.fails = True
+    bench.listener.speech_started(0, audio(1, 200))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "")]
+    assert [str(error) for error in bench.errors] == ["no such tensor"]
+
+
+def test_a_recogniser_that_stands_still_does_not_grow_a_queue(bench: Bench) -> None:
+    bench.recogniser.gate.clear()
+    bench.listener.speech_started(0, audio(1, 100))
+    for _ in range(700):
+        bench.listener.feed(audio(1, 100))
+    assert 9_000 < bench.listener.lost_ms < 11_000
+    bench.recogniser.gate.set()
+
+
+def test_partials_of_old_audio_are_skipped(bench: Bench) -> None:
+    decoded: list[int] = []
+    partial: Callable[[], Transcript | None] = bench.recogniser.partial
+
+    def counted() -> Transcript | None:
+        decoded.append(1)
+        return partial()
+
+    bench.recogniser.partial = counted  # type: ignore[method-assign]
+    bench.recogniser.gate.clear()
+    bench.listener.speech_started(0, audio(1, 100))
+    for _ in range(10):
+        bench.listener.feed(audio(1, 100))
+    bench.recogniser.gate.set()
+    bench.settle()
+    assert len(decoded) == 1
