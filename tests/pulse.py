@@ -12,6 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+_SERVER = [
+    "pulseaudio",
+    "-n",
+    "--daemonize=no",
+    "--exit-idle-time=-1",
+    "--realtime=no",
+    "--use-pid-file=no",
+    "--system=no",
+    "--disable-shm=yes",
+]
+_RAW = ["--raw", "--format=s16le", "--rate=16000", "--channels=1"]
+
 SPEAKER, ROOM = "speaker", "room"
 MICROPHONE = f"{ROOM}.monitor"
 
@@ -26,16 +38,17 @@ class PulseServer:
             "XDG_RUNTIME_DIR": str(folder),
             "XDG_CONFIG_HOME": str(folder),
         }
+        # Without norewinds an idle null sink renders 2 s at once, and whoever starts to record
+        # its monitor waits that long for the first sample.
         modules = [
             f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
-            f"module-null-sink sink_name={SPEAKER} rate=16000 channels=1",
-            f"module-null-sink sink_name={ROOM} rate=16000 channels=1",
+            f"module-null-sink sink_name={SPEAKER} rate=16000 channels=1 norewinds=1",
+            f"module-null-sink sink_name={ROOM} rate=16000 channels=1 norewinds=1",
         ]
         loads = [argument for module in modules for argument in ("-L", module)]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--realtime=no"]
-                + ["--use-pid-file=no", "--system=no", "--disable-shm=yes", *loads],
+                [*_SERVER, *loads],
                 env={**os.environ, **self.env},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -50,8 +63,10 @@ class PulseServer:
         self.pactl("set-default-source", MICROPHONE)
 
     def _answers(self) -> bool:
-        command = ["pactl", "info"]
-        return subprocess.run(command, env=self._environment, capture_output=True).returncode == 0
+        asked = subprocess.run(
+            ["pactl", "info"], env=self._environment, capture_output=True, check=False
+        )
+        return asked.returncode == 0
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -65,8 +80,7 @@ class PulseServer:
     def say(self, samples: np.ndarray) -> "subprocess.Popen[bytes]":
         """Play 16 kHz int16 into the room; the caller waits for the returned process."""
         process = subprocess.Popen(
-            ["pacat", "--playback", "--raw", "--format=s16le", "--rate=16000", "--channels=1"]
-            + [f"--device={ROOM}", "--latency-msec=50"],
+            ["pacat", "--playback", *_RAW, f"--device={ROOM}", "--latency-msec=50"],
             env=self._environment,
             stdin=subprocess.PIPE,
         )
@@ -74,6 +88,10 @@ class PulseServer:
         process.stdin.write(samples.astype("<i2").tobytes())
         process.stdin.close()
         return process
+
+    def freeze(self) -> None:
+        """Let the server hang: it keeps its connections and serves none."""
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """End the server as a crash would; nothing is told to its clients."""
@@ -86,8 +104,7 @@ class Recorder:
 
     def __init__(self, server: PulseServer, source: str = f"{SPEAKER}.monitor") -> None:
         self._process = subprocess.Popen(
-            ["parec", "--raw", "--format=s16le", "--rate=16000", "--channels=1"]
-            + [f"--device={source}", "--latency-msec=10"],
+            ["parec", *_RAW, f"--device={source}", "--latency-msec=10"],
             env={**os.environ, **server.env},
             stdout=subprocess.PIPE,
         )
