@@ -64,7 +64,11 @@ class Sink(Protocol):
         ...
 
     def write(self, samples: Int16) -> None:
-        """Queue samples for playing; returns at once."""
+        """Queue samples for playing; returns at once (a port may block beyond a minute queued).
+
+        Raises :class:`~edgevoice.errors.AudioError` once the device was lost; nothing is pending
+        from then on.
+        """
         ...
 
     def played_samples(self) -> int:

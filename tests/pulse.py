@@ -7,6 +7,7 @@ assistant says appears on ``speaker.monitor``. Nothing of the user's own server 
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -103,18 +104,24 @@ class Recorder:
     """Records a source of the server; one sample is 1/16000 s of the server's own clock."""
 
     def __init__(self, server: PulseServer, source: str = f"{SPEAKER}.monitor") -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe holds only 2 s)
         self._process = subprocess.Popen(
             ["parec", *_RAW, f"--device={source}", "--latency-msec=10"],
             env={**os.environ, **server.env},
-            stdout=subprocess.PIPE,
+            stdout=self._file,
         )
-        assert self._process.stdout is not None
-        self._first = self._process.stdout.read(2)
+        deadline = time.monotonic() + 10
+        while not os.fstat(self._file.fileno()).st_size:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"parec records nothing from {source}")
+            time.sleep(0.005)
 
     def stop(self) -> np.ndarray:
         self._process.terminate()
-        rest, _ = self._process.communicate()
-        whole = self._first + rest
+        self._process.wait()
+        with self._file as file:
+            file.seek(0)
+            whole = file.read()
         return np.frombuffer(whole[: len(whole) // 2 * 2], dtype="<i2")
 
 

@@ -28,7 +28,8 @@ _FORMAT = ("--raw", "--format=s16le", f"--rate={SAMPLE_RATE_HZ}", "--channels=1"
 _START_TIMEOUT_S = 5.0
 _PIPE_BYTES = 4096  # one page, the least that a pipe can hold
 _TICK_S = 0.010
-_TOP_UP_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
+_LEAST_LEAD_S, _MOST_LEAD_S = 0.020, 0.100
+_LEAD_DECAY_S = 0.000_05  # a tick, so 5 ms a second
 _STALLED_AFTER_NS = 3_000_000_000
 _KINDS: dict[Direction, str] = {"input": "source", "output": "sink"}
 
@@ -231,8 +232,9 @@ class PulseSource:
 class PulseSink(PlayoutSink):
     """A speaker; see :class:`edgevoice.stages.Sink`.
 
-    The pipe is topped up to 20 ms whenever the server has taken some, so the server's clock sets
-    the pace, and what :meth:`clear` cannot take back is that and the server's own buffer.
+    The pipe is topped up to 20 ms (to 100 ms at most, where a busy machine keeps the thread
+    waiting) whenever the server has taken some. So the server's clock sets the pace, and what
+    :meth:`clear` cannot take back is that and the server's own buffer.
 
     Once the server is gone, :meth:`write` raises :class:`AudioError` and nothing is pending.
 
@@ -282,23 +284,31 @@ class PulseSink(PlayoutSink):
         assert child is not None
         waiting = array.array("i", [0])
         given = 0
-        alive_ns = time.monotonic_ns()
+        lead_s = _LEAST_LEAD_S
+        alive_ns = last_ns = time.monotonic_ns()
         while not self._stopped.wait(_TICK_S):
             now_ns = time.monotonic_ns()
             fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
             unread = waiting[0] // 2
             if given > unread:
                 self._flowing.set()
-            room = _TOP_UP_SAMPLES - unread
-            if child.process.poll() is not None:
-                self._fail(child.died())
-            elif room > 0:
+            # On a busy machine this thread is kept waiting, and the pipe must bridge that.
+            late_s = (now_ns - last_ns) / 1e9
+            last_ns = now_ns
+            lead_s = max(_LEAST_LEAD_S, lead_s - _LEAD_DECAY_S, min(1.5 * late_s, _MOST_LEAD_S))
+            room = round(lead_s * SAMPLE_RATE_HZ) - unread
+            if room > 0:
                 alive_ns = now_ns
-                latency_s = self._latency_ms / 1000 + _TOP_UP_SAMPLES / SAMPLE_RATE_HZ
-                out = self.playout.pull(room, now_ns + round(latency_s * 1e9))
-                with contextlib.suppress(BrokenPipeError):  # the next round words it
+                out = self.playout.pull(
+                    room, now_ns + round((self._latency_ms / 1000 + lead_s) * 1e9)
+                )
+                try:
                     os.write(descriptor, out.astype("<i2").tobytes())
+                except BrokenPipeError:
+                    self._fail(child.died())
                 given += room
+            elif child.process.poll() is not None:
+                self._fail(child.died())
             elif self._flowing.is_set() and now_ns - alive_ns > _STALLED_AFTER_NS:
                 self._fail(_stalled("speaker"))
 
