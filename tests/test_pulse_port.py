@@ -9,7 +9,8 @@ import pytest
 from pulse import MICROPHONE, SPEAKER, PulseServer, Recorder, loud_ms, tone
 
 from edgevoice.audio.ports import list_devices, open_ports
-from edgevoice.audio.pulse_port import PulseSink, PulseSource, list_pulse_devices
+from edgevoice.audio.pulse_client import list_pulse_devices
+from edgevoice.audio.pulse_port import PulseSink, PulseSource
 from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, MissingDependencyError
 from edgevoice.stages import Sink, Source

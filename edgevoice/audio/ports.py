@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgevoice.audio.portaudio import AudioDevice, list_portaudio_devices
-from edgevoice.audio.pulse_port import PulseSink, PulseSource, list_pulse_devices
+from edgevoice.audio.pulse_client import list_pulse_devices
+from edgevoice.audio.pulse_port import PulseSink, PulseSource
 from edgevoice.audio.pyaudio_port import PyAudioSink, PyAudioSource
 from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, EdgevoiceError, MissingDependencyError

@@ -1,17 +1,15 @@
 """Microphone and speaker of a PulseAudio (or PipeWire) server through ``parec`` and ``pacat``.
 
-For where PyAudio cannot be built, Termux first. Owns the two child processes and their pipes.
-Raw 16 kHz mono s16le goes through the pipes; the server converts to what its devices have.
+For where PyAudio cannot be built, Termux first. Owns the two pipes, which carry raw 16 kHz mono
+s16le (the server converts to what its devices have). Leaves starting the programs to
+:mod:`edgevoice.audio.pulse_client`.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
 import fcntl
 import os
-import shutil
-import subprocess
 import termios
 import threading
 import time
@@ -20,131 +18,22 @@ import numpy as np
 
 from edgevoice.audio.frame_queue import FrameQueue
 from edgevoice.audio.playout import PlayoutSink
-from edgevoice.audio.portaudio import AudioDevice, Direction
-from edgevoice.errors import AudioError, MissingDependencyError
+from edgevoice.audio.pulse_client import PulseChild, device_option
+from edgevoice.errors import AudioError
 from edgevoice.frames import SAMPLE_RATE_HZ, Frame, Int16
 
-_FORMAT = ("--raw", "--format=s16le", f"--rate={SAMPLE_RATE_HZ}", "--channels=1")
 _START_TIMEOUT_S = 5.0
 _PIPE_BYTES = 4096  # one page, the least that a pipe can hold
 _TICK_S = 0.010
 _LEAST_LEAD_S, _MOST_LEAD_S = 0.020, 0.100
 _LEAD_DECAY_S = 0.000_05  # a tick, so 5 ms a second
 _STALLED_AFTER_NS = 3_000_000_000
-_KINDS: dict[Direction, str] = {"input": "source", "output": "sink"}
-
-
-def program(name: str) -> str:
-    """Return the path of a PulseAudio program, or say which package has it."""
-    if found := shutil.which(name):
-        return found
-    raise MissingDependencyError(
-        f"{name} is not installed; apt install pulseaudio-utils (Termux: pkg install pulseaudio)"
-    )
-
-
-def list_pulse_devices() -> list[AudioDevice]:
-    """Return the server's sources and sinks.
-
-    Raises:
-        MissingDependencyError: ``pactl`` is not installed.
-        AudioError: No server answers.
-    """
-    defaults = dict(
-        line.split(": ", 1) for line in _pactl("info").splitlines() if line.startswith("Default S")
-    )
-    devices = []
-    for direction, kind in _KINDS.items():
-        default = defaults.get(f"Default {kind.capitalize()}", "")
-        for line in _pactl("list", "short", f"{kind}s").splitlines():
-            name = line.split("\t")[1]
-            devices.append(AudioDevice("pulse", direction, name, name == default))
-    return devices
-
-
-def _pactl(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            [program("pactl"), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_START_TIMEOUT_S,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise AudioError(
-            f"the PulseAudio server does not answer within {_START_TIMEOUT_S:g} s; restart it"
-        ) from None
-    if done.returncode:
-        raise AudioError(
-            f"no PulseAudio server answers ({_last_line(done.stderr)}); start one: "
-            "`pulseaudio --start`"
-        )
-    return done.stdout
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
-
-
-def _device_option(direction: Direction, wanted: str) -> list[str]:
-    if not wanted:
-        return []
-    names = [device.name for device in list_pulse_devices() if device.direction == direction]
-    for name in names:
-        if wanted.lower() in name.lower():
-            return [f"--device={name}"]
-    known = ", ".join(repr(name) for name in names)
-    raise AudioError(f"no {direction} device named {wanted!r}; known: {known}")
 
 
 def _stalled(what: str) -> AudioError:
     return AudioError(
         f"the {what}'s PulseAudio server has stopped for {_STALLED_AFTER_NS / 1e9:g} s; restart it"
     )
-
-
-class _Child:
-    """A ``parec`` or ``pacat`` process."""
-
-    def __init__(self, name: str, options: list[str]) -> None:
-        self._name = name
-        # A session of its own: Ctrl-C ends the conversation and not the port under it.
-        self.process = subprocess.Popen(
-            [program(name), *_FORMAT, *options],
-            stdin=subprocess.DEVNULL if name == "parec" else subprocess.PIPE,
-            stdout=subprocess.PIPE if name == "parec" else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
-
-    def died(self) -> AudioError:
-        """Wait for the end of the process and word it."""
-        try:
-            self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        stderr = self.process.stderr
-        said = _last_line(stderr.read().decode(errors="replace")) if stderr else ""
-        return AudioError(
-            f"{self._name} has ended ({said}); is the PulseAudio server running? `pactl info`"
-        )
-
-    def end(self) -> None:
-        """End the process and close what leads to it."""
-        self.process.terminate()
-        try:
-            self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
 
 
 class PulseSource:
@@ -160,7 +49,7 @@ class PulseSource:
         self._device = device
         self._latency_ms = latency_ms
         self._queue = FrameQueue(queue_ms)
-        self._child: _Child | None = None
+        self._child: PulseChild | None = None
         self._thread: threading.Thread | None = None
         self._heard = threading.Event()
         self._alive_ns = 0
@@ -179,8 +68,8 @@ class PulseSource:
             MissingDependencyError: ``parec`` is not installed.
             AudioError: No server answers, or the source delivers nothing.
         """
-        options = [f"--latency-msec={self._latency_ms}", *_device_option("input", self._device)]
-        self._child = _Child("parec", options)
+        options = [f"--latency-msec={self._latency_ms}", *device_option("input", self._device)]
+        self._child = PulseChild("parec", options)
         self._thread = threading.Thread(target=self._capture, name="pulse-source", daemon=True)
         self._thread.start()
         heard = self._heard.wait(_START_TIMEOUT_S)
@@ -247,7 +136,7 @@ class PulseSink(PlayoutSink):
         super().__init__()
         self._device = device
         self._latency_ms = latency_ms
-        self._child: _Child | None = None
+        self._child: PulseChild | None = None
         self._thread: threading.Thread | None = None
         self._flowing = threading.Event()
         self._stopped = threading.Event()
@@ -261,7 +150,7 @@ class PulseSink(PlayoutSink):
             AudioError: No server answers, or the sink takes nothing.
         """
         options = ["--playback", f"--latency-msec={self._latency_ms}"]
-        self._child = _Child("pacat", options + _device_option("output", self._device))
+        self._child = PulseChild("pacat", options + device_option("output", self._device))
         assert self._child.process.stdin is not None
         descriptor = self._child.process.stdin.fileno()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
