@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +95,7 @@ class Puller:
                 continue
             had = entry.name in self.store.names()
             started = time.monotonic()
-            with self.store.lock(f"artifact-{entry.name}", lambda e=entry: self._wait(e)):  # type: ignore[misc]
+            with self.store.lock(f"artifact-{entry.name}", partial(self._wait, entry)):
                 # Another pull may have brought it while this one waited or fetched others.
                 brought = not had and entry.name in self.store.names()
                 if not brought:
