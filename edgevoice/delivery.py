@@ -177,19 +177,20 @@ def _watch(
             process.wait(_PIP_POLL_S)
             return
         except subprocess.TimeoutExpired:
-            now = max(seen, _bytes_in(folder))
+            now = max(seen, _largest_in(folder))
             advance(now - seen)
             seen = now
 
 
-def _bytes_in(folder: Path) -> int:
-    total = 0
+def _largest_in(folder: Path) -> int:
+    """Return the size of the biggest file: pip holds the wheel twice while it moves it."""
+    largest = 0
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size
+            largest = max(largest, path.stat().st_size)
         except FileNotFoundError:  # pip moved it meanwhile
             continue
-    return total
+    return largest
 
 
 def _last_words(output: str) -> str:
