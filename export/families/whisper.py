@@ -28,7 +28,7 @@ from edgevoice.export.ctranslate2 import Checkpoint
 from edgevoice.export.onnx_graph import CONTRIB, Graph
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Whisper was trained with
-MASKED_FRAMES_DB = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
+SILENT_LOG_MEL = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
 _GELU = 3  # CTranslate2's enumeration of activations
 
 
@@ -101,20 +101,11 @@ class _Network:
         self.graph = graph
         self.checkpoint = checkpoint
 
-    def linear(self, x: str, *names: str) -> str:
-        """``x`` times the matrices ``names`` side by side, plus their biases."""
-        weights = np.concatenate([self.checkpoint.floats(f"{n}/weight") for n in names])
-        biases = np.concatenate([self.checkpoint.floats(f"{n}/bias") for n in names])
-        return self.affine(x, names[0], weights, biases)
-
-    def affine(
-        self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]
-    ) -> str:
-        """``x`` times the transpose of ``weight`` [out, in], plus ``bias`` unless it is zero."""
-        product = self.graph.op("MatMul", x, self.graph.weight(f"{name}/weight", weight.T))
-        if not bias.any():
-            return product
-        return self.graph.op("Add", product, self.graph.weight(f"{name}/bias", bias))
+    def linear(self, x: str, name: str) -> str:
+        """``x`` times the transpose of weight [out, in], plus the bias."""
+        weight = self.graph.weight(f"{name}/weight", self.checkpoint.floats(f"{name}/weight").T)
+        bias = self.graph.weight(f"{name}/bias", self.checkpoint.floats(f"{name}/bias"))
+        return self.graph.op("Add", self.graph.op("MatMul", x, weight), bias)
 
     def norm(self, x: str, name: str) -> str:
         gamma = self.graph.weight(f"{name}/gamma", self.checkpoint.floats(f"{name}/gamma"))
@@ -136,27 +127,88 @@ class _Network:
         )
 
 
-def encoder(checkpoint: Checkpoint, metadata: Mapping[str, str | int]) -> onnx.ModelProto:
+def encoder(
+    checkpoint: Checkpoint, metadata: Mapping[str, str | int], silence: NDArray[np.float32]
+) -> onnx.ModelProto:
     """Build the encoder with the cross-attention's keys and values of every decoder layer.
+
+    Whisper was trained on 30 s of audio and falls into loops on less, but most of the 30 s is
+    silence that always comes out alike. So only the audio and its tail padding are computed;
+    the rest of the context is ``silence``, whose keys and values onnxruntime computes once, when
+    it loads the model.
 
     Input ``mel``: float32 [1, n_mels, T], Whisper's normalised log-mel at 100 frames a second,
     T at most twice ``n_audio_ctx``. Frames that are zero throughout, sherpa-onnx's tail padding,
     count as digital silence. Outputs ``n_layer_cross_k`` and ``n_layer_cross_v``: float32
-    [n_text_layer, n_text_head, ceil(T / 2), head size].
+    [n_text_layer, n_text_head, n_audio_ctx, head size].
+
+    Args:
+        checkpoint: A Whisper model.
+        metadata: What :func:`metadata` returned.
+        silence: float32 [n_audio_ctx, n_audio_state], what :func:`encoded_silence` returned.
     """
     size = sizes(checkpoint)
     graph = Graph("whisper_encoder")
     net = _Network(graph, checkpoint)
+    states = _audio_states(graph, net, size)
+    two = graph.constant([2])
+    length = graph.op("Shape", states, start=1, end=2)
+    quiet = graph.weight("encoder/silence", silence[np.newaxis])
+    end = graph.constant([size.n_audio_ctx])
+    head = size.n_text_state // size.n_text_head
+    shape = graph.constant([-1, size.n_text_layer, size.n_text_head, head])
+    shapes = [size.n_text_layer, size.n_text_head, size.n_audio_ctx, head]
+    for row, name in enumerate(("n_layer_cross_k", "n_layer_cross_v")):
+        half = slice(row * size.n_text_state, (row + 1) * size.n_text_state)
+        sources = [f"decoder/layer_{i}/attention/linear_1" for i in range(size.n_text_layer)]
+        # One product for all layers: [1, T, layers * state].
+        matrix = np.concatenate([checkpoint.floats(f"{s}/weight")[half] for s in sources])
+        vector = np.concatenate([checkpoint.floats(f"{s}/bias")[half] for s in sources])
+        weight = graph.weight(f"decoder/{name}/weight", matrix.T)
+        bias = graph.weight(f"decoder/{name}/bias", vector)
+        heard, rest = (
+            graph.op(
+                "Transpose",
+                graph.op("Reshape", graph.op("Add", graph.op("MatMul", x, weight), bias), shape),
+                perm=[1, 2, 0, 3],
+            )
+            for x in (states, quiet)
+        )
+        rest = graph.op("Slice", rest, length, end, two)
+        graph.output(graph.op("Concat", heard, rest, axis=2), name, np.float32, shapes)
+    return graph.model(metadata)
+
+
+def encoded_silence(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Encode 30 s of digital silence: float32 [n_audio_ctx, n_audio_state], float16 precision."""
+    import onnxruntime
+
+    size = sizes(checkpoint)
+    graph = Graph("whisper_encoder")
+    states = _audio_states(graph, _Network(graph, checkpoint), size)
+    graph.output(states, "states", np.float32, [1, "T_out", size.n_audio_state])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the same order of additions, so the same bytes
+    session = onnxruntime.InferenceSession(
+        graph.model({}).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    mel = np.zeros((1, size.n_mels, 2 * size.n_audio_ctx), np.float32)
+    encoded: NDArray[np.float32] = session.run(["states"], {"mel": mel})[0][0]
+    return encoded.astype(np.float16).astype(np.float32)
+
+
+def _audio_states(graph: Graph, net: _Network, size: Sizes) -> str:
+    """Add the audio encoder proper: ``mel`` to [1, ceil(T / 2), n_audio_state]."""
     mel = graph.input("mel", np.float32, [1, size.n_mels, "T"])
     x = net.convolution(_silence_padding(graph, mel), "encoder/conv1", 1)
     x = net.convolution(x, "encoder/conv2", 2)
     x = graph.op("Transpose", x, perm=[0, 2, 1])
     positions = graph.weight(
-        "encoder/positions", checkpoint.floats("encoder/position_encodings/encodings")
+        "encoder/positions", net.checkpoint.floats("encoder/position_encodings/encodings")
     )
     length = graph.op("Shape", x, start=1, end=2)
-    start, axis = graph.constant([0]), graph.constant([0])
-    x = graph.op("Add", x, graph.op("Slice", positions, start, length, axis))
+    zero = graph.constant([0])
+    x = graph.op("Add", x, graph.op("Slice", positions, zero, length, zero))
     for i in range(size.n_audio_layer):
         layer = f"encoder/layer_{i}"
         attention = f"{layer}/self_attention"
@@ -165,19 +217,7 @@ def encoder(checkpoint: Checkpoint, metadata: Mapping[str, str | int]) -> onnx.M
         mixed = graph.op(f"{CONTRIB}:MultiHeadAttention", q, k, v, num_heads=size.n_audio_head)
         x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_1"))
         x = net.feed_forward(x, f"{layer}/ffn")
-    x = net.norm(x, "encoder/layer_norm")
-    head = size.n_text_state // size.n_text_head
-    for row, name in enumerate(("n_layer_cross_k", "n_layer_cross_v")):
-        half = slice(row * size.n_text_state, (row + 1) * size.n_text_state)
-        sources = [f"decoder/layer_{i}/attention/linear_1" for i in range(size.n_text_layer)]
-        weight = np.concatenate([checkpoint.floats(f"{s}/weight")[half] for s in sources])
-        bias = np.concatenate([checkpoint.floats(f"{s}/bias")[half] for s in sources])
-        # One product for all layers: [1, T, layers * state].
-        stacked = net.affine(x, f"decoder/{name}", weight, bias)
-        shape = graph.constant([-1, size.n_text_layer, size.n_text_head, head])
-        value = graph.op("Transpose", graph.op("Reshape", stacked, shape), perm=[1, 2, 0, 3])
-        graph.output(value, name, np.float32, [size.n_text_layer, size.n_text_head, "T_out", head])
-    return graph.model(metadata)
+    return net.norm(x, "encoder/layer_norm")
 
 
 def _silence_padding(graph: Graph, mel: str) -> str:
@@ -189,7 +229,7 @@ def _silence_padding(graph: Graph, mel: str) -> str:
     """
     peak = graph.op("ReduceMax", graph.op("Abs", mel), graph.constant([1]), keepdims=1)
     empty = graph.op("Equal", peak, graph.constant(0.0))
-    quiet = graph.constant(MASKED_FRAMES_DB)
+    quiet = graph.constant(SILENT_LOG_MEL)
     loudest = graph.op("ReduceMax", graph.op("Where", empty, quiet, mel), keepdims=0)
     floor = graph.op("Max", graph.op("Sub", loudest, graph.constant(2.0)), quiet)
     return graph.op("Where", empty, floor, mel)

@@ -1,0 +1,95 @@
+"""Converts a folder in CTranslate2's layout to the files of a Whisper artifact.
+
+Owns the options, the file names and what the manifest says to the recogniser. The graphs are
+:mod:`edgevoice.export.families.whisper`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError, unknown
+
+SCHEMES = ("fp32", "int8")
+# Frames of 10 ms that sherpa-onnx appends; the exported context is filled up with silence
+# whatever they are. With 200 the fp32 text of five LibriVox clips is that of 30 s of padding;
+# the encoder costs 2 s of audio more than the utterance.
+TAIL_PADDINGS = 200
+# sherpa-onnx cuts at 2950 frames.
+LONGEST_MS = 29_500
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWhisper:
+    """What became of the model; the fields of the same names of a manifest."""
+
+    format: str
+    scheme: str
+    engine: Mapping[str, Any]
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhisper:
+    """Write ``encoder[.int8].onnx``, ``decoder[.int8].onnx`` and ``tokens.txt`` into ``out``.
+
+    Args:
+        fetched: Holds ``model.bin`` and ``vocabulary.txt`` or ``vocabulary.json``.
+        out: Folder that exists.
+        options: ``scheme``: one of :data:`SCHEMES`, ``int8`` when absent.
+
+    Raises:
+        ArtifactError: The source is damaged or not a Whisper model.
+        ConfigError: An option is not known.
+        MissingDependencyError: onnx is not installed.
+    """
+    if strange := set(options) - {"scheme"}:
+        raise ConfigError(unknown("option of a Whisper model", min(strange), ("scheme",)))
+    scheme = str(options.get("scheme", "int8"))
+    if scheme not in SCHEMES:
+        raise ConfigError(unknown("scheme of a Whisper model", scheme, SCHEMES))
+    try:
+        from edgevoice.export import ctranslate2, onnx_graph
+        from edgevoice.export.families import whisper
+        from edgevoice.quant import int8
+    except ImportError as error:
+        raise MissingDependencyError(
+            "converting Whisper needs onnx; `pip install 'edgevoice[convert]'`"
+        ) from error
+
+    checkpoint = ctranslate2.read(fetched / "model.bin")
+    size = whisper.sizes(checkpoint)
+    vocabulary = ctranslate2.read_vocabulary(fetched)
+    if len(vocabulary) != size.n_vocab:
+        raise ArtifactError(
+            f"{fetched}: the vocabulary has {len(vocabulary)} tokens, model.bin {size.n_vocab}; "
+            "both must be of the same model"
+        )
+    metadata = whisper.metadata(size, vocabulary)
+    suffix = "" if scheme == "fp32" else f".{scheme}"
+    builders = {
+        "encoder": lambda: whisper.encoder(
+            checkpoint, metadata, whisper.encoded_silence(checkpoint)
+        ),
+        "decoder": lambda: whisper.decoder(checkpoint),
+    }
+    for name, build in builders.items():
+        model = build()  # one at a time, for the memory
+        if scheme == "int8":
+            int8.quantise(model)
+            int8.halve_exact(model)
+        onnx_graph.save(model, out / f"{name}{suffix}.onnx")
+    (out / "tokens.txt").write_text(whisper.tokens_text(vocabulary), encoding="ascii")
+    codes = str(metadata["all_language_codes"]).split(",")
+    return PreparedWhisper(
+        format="onnx",
+        scheme=scheme,
+        engine={
+            "sample_rate_hz": 16_000,
+            "tail_paddings": TAIL_PADDINGS,
+            "longest_ms": LONGEST_MS,
+            "languages": codes if size.is_multilingual else ["en"],
+        },
+    )
