@@ -6,10 +6,11 @@ how one kind of model is converted is its family's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgevoice.errors import ConfigError, unknown
 
@@ -31,30 +32,9 @@ class Prepared:
     checks: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Outcome(Protocol):
-    """What a family's ``prepare`` returns; the fields of :class:`Prepared`."""
-
-    @property
-    def format(self) -> str: ...
-    @property
-    def scheme(self) -> str: ...
-    @property
-    def engine(self) -> Mapping[str, Any]: ...
-    @property
-    def checks(self) -> Mapping[str, Any]: ...
-
-
-Conversion = Callable[[Path, Path, Mapping[str, Any]], Outcome]
-
-
-def _whisper(fetched: Path, out: Path, options: Mapping[str, Any]) -> Outcome:
-    from edgevoice.export.families.whisper_artifact import prepare as convert
-
-    return convert(fetched, out, options)
-
-
-CONVERSIONS: Mapping[str, Conversion] = {
-    "whisper": _whisper,
+# Kind to the module whose ``prepare(fetched, out, options)`` converts it; imported when needed.
+CONVERSIONS: Mapping[str, str] = {
+    "whisper": "edgevoice.export.families.whisper_artifact",
 }
 
 
@@ -74,5 +54,5 @@ def prepare(kind: str, fetched: Path, out: Path, options: Mapping[str, Any]) -> 
     """
     if kind not in CONVERSIONS:
         raise ConfigError(unknown("conversion", kind, CONVERSIONS))
-    made = CONVERSIONS[kind](fetched, out, options)
+    made = importlib.import_module(CONVERSIONS[kind]).prepare(fetched, out, options)
     return Prepared(made.format, made.scheme, made.engine, made.checks)

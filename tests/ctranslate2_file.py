@@ -19,8 +19,8 @@ def encode(
 ) -> bytes:
     parts = [struct.pack("<I", version), string(specification), struct.pack("<II", 3, 0)]
     parts[-1] = struct.pack("<II", 3, len(variables))
-    for name, array in variables.items():
-        array = np.asarray(array)
+    for name, values in variables.items():
+        array = np.asarray(values)
         parts.append(string(name) + struct.pack("<B", array.ndim))
         parts.append(struct.pack(f"<{array.ndim}I", *array.shape))
         parts.append(struct.pack("<BI", CODES[array.dtype.name], array.nbytes) + array.tobytes())
