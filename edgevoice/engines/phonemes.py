@@ -5,6 +5,7 @@ What the phonemes mean to a voice (ids, padding) is the voice's business; what o
 said at all is :mod:`edgevoice.engines.speakable`'s.
 """
 
+# ruff: noqa: RUF001 - marks of other scripts are what this is about
 from __future__ import annotations
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Speech packs of sherpa-onnx: VITS and Piper, Kokoro, Matcha, Kitten, Supertonic, Pocket, ZipVoice.
+"""Speech packs of sherpa-onnx: Piper, VITS, Kokoro, Matcha, Kitten, Supertonic, Pocket, ZipVoice.
 
 Owns how a pack's folder becomes an ``OfflineTtsConfig`` and how its callback becomes chunks.
 sherpa-onnx 2 has no espeak-ng inside: voices that were trained on its phonemes get them from

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgevoice import manifest
 from edgevoice.config import SpeechSettings
 from edgevoice.errors import ArtifactError, ConfigError, unknown
+from edgevoice.frames import Float32, to_float32
 from edgevoice.stages import Speech
 
 ONNX_FAMILIES = ("piper", "kokoro")
@@ -75,14 +79,20 @@ def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSet
     )
 
 
-def _reference(folder: Path, described: manifest.Manifest) -> Any:
-    from sherpa_onnx import read_wave
-
+def _reference(folder: Path, described: manifest.Manifest) -> tuple[Float32, int, str]:
     name = described.engine.get("reference_audio")
     if not name or not (folder / str(name)).is_file():
         raise ArtifactError(
             f"{described.name!r} speaks like a recording and its manifest names none; "
             "set reference_audio (a WAV in its folder) and reference_text under engine"
         )
-    samples, rate_hz = read_wave(str(folder / str(name)))
-    return samples, rate_hz, str(described.engine.get("reference_text", ""))
+    try:
+        with wave.open(str(folder / str(name)), "rb") as file:
+            if (file.getnchannels(), file.getsampwidth()) != (1, 2):
+                raise wave.Error("mono, 16 bits are needed")
+            rate_hz = file.getframerate()
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    except (wave.Error, EOFError) as error:
+        raise ArtifactError(f"{folder / str(name)}: not a usable recording: {error}") from error
+    words = str(described.engine.get("reference_text", ""))
+    return to_float32(samples.astype(np.int16)), rate_hz, words
