@@ -8,7 +8,6 @@ Where the cuts fall depends on the text alone, never on how the stream was cut: 
 taken at the character that makes it certain (the white space behind a mark).
 """
 
-# ruff: noqa: RUF001 - marks of other scripts are what this is about
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator

@@ -23,7 +23,7 @@ from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError,
 
 SCHEMES = ("fp32", "int8")
 # "hello, how are you today?" A voice of another language leaves out what it lacks.
-CHECK_PHONEMES = "həlˈoʊ, hˌaʊ ɑːɹ juː tədˈeɪ?"  # noqa: RUF001 - IPA
+CHECK_PHONEMES = "həlˈoʊ, hˌaʊ ɑːɹ juː tədˈeɪ?"
 MAX_DURATION_CHANGE = 0.10
 MAX_SPECTRUM_DB = 3.0
 
