@@ -83,7 +83,7 @@ def test_a_speaker_is_chosen(tmp_path: Path, out: Path) -> None:
     voice = engine.load(out, threads=1, speaker=2)
     samples = voice.run("a a")
     assert samples is not None
-    assert len(samples) == 10  # ^ _ a(4) a(9) _ space _ ... : one sample an id
+    assert len(samples) == 11  # one an id: ^ _ a a _ space _ a a _ $
     with pytest.raises(ConfigError, match="allowed: 0 to 2"):
         engine.load(out, threads=1, speaker=3)
 

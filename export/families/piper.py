@@ -199,7 +199,8 @@ def _say(path: Path, settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 def _bands_db(samples: npt.NDArray[np.float32], bands: int = 24) -> npt.NDArray[np.float64]:
     """Long-term power in ``bands`` logarithmic bands, dB."""
     power = np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2 / len(samples)
-    edges = np.geomspace(len(power) / 100, len(power), bands + 1).astype(int)
+    # A short sound has fewer bins than bands at the low end.
+    edges = np.unique(np.geomspace(max(len(power) / 100, 1), len(power), bands + 1).astype(int))
     return np.array(
         [10 * np.log10(power[low:high].mean() + 1e-12) for low, high in itertools.pairwise(edges)]
     )
