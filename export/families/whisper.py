@@ -210,7 +210,9 @@ def decoder(checkpoint: Checkpoint) -> onnx.ModelProto:
     net = _Network(graph, checkpoint)
     tokens = graph.input("tokens", np.int64, [1, "n_tokens"])
     names = ("self_k_cache", "self_v_cache")
-    first = [graph.input(f"in_n_layer_{n}", np.float32, ["d0", "d1", "d2", "d3"]) for n in names]
+    first = [
+        graph.input(f"in_n_layer_{n}", np.float32, ["d0", "d1", "d2", "d3"]) for n in names
+    ]
     cross = [
         graph.input(f"n_layer_cross_{n}", np.float32, [layers, heads, "T", head]) for n in "kv"
     ]
