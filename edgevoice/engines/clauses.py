@@ -19,12 +19,65 @@ _WIDE_SENTENCE_MARKS = "。！？"
 _WIDE_CLAUSE_MARKS = "，；：、—"
 _CLOSERS = "\"'”’»)]}*_"
 _ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st jr sr vs e.g i.e etc approx fig no vol inc ltd co dept u.s u.k".split()
+    [
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "jr",
+        "sr",
+        "vs",
+        "e.g",
+        "i.e",
+        "etc",
+        "approx",
+        "fig",
+        "no",
+        "vol",
+        "inc",
+        "ltd",
+        "co",
+        "dept",
+        "u.s",
+        "u.k",
+    ]
 )
 # A long clause without a mark is cut before one of these, where a speaker would breathe.
 _BREATHES_BEFORE = frozenset(
-    "and but or so because although which that who where when while if than then with without "
-    "from into for of in on at by to as before after until".split()
+    [
+        "and",
+        "but",
+        "or",
+        "so",
+        "because",
+        "although",
+        "which",
+        "that",
+        "who",
+        "where",
+        "when",
+        "while",
+        "if",
+        "than",
+        "then",
+        "with",
+        "without",
+        "from",
+        "into",
+        "for",
+        "of",
+        "in",
+        "on",
+        "at",
+        "by",
+        "to",
+        "as",
+        "before",
+        "after",
+        "until",
+    ]
 )
 
 
@@ -56,7 +109,7 @@ class ClauseSplitter:
     ['It is 3.14']
     """
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: Limits = Limits()) -> None:
         self._limits = limits
         self._start()
 
@@ -134,7 +187,7 @@ class ClauseSplitter:
         return length >= self._limits.later_clause_chars
 
 
-def clauses(stream: Iterable[str], limits: Limits = Limits()) -> Iterator[str]:  # noqa: B008
+def clauses(stream: Iterable[str], limits: Limits = Limits()) -> Iterator[str]:
     """Yield the pieces of a whole stream, each as soon as it stands."""
     splitter = ClauseSplitter(limits)
     for text in stream:
@@ -160,7 +213,7 @@ def _breath(body: str) -> int:
     """Return where to cut ``body``: before the last word one breathes before, or at its end."""
     starts = [i for i in range(1, len(body)) if body[i - 1].isspace() and not body[i].isspace()]
     for number in range(len(starts) - 1, len(starts) // 2 - 1, -1):
-        word = body[starts[number] :].split()[0].lower()
+        word = body[starts[number] :].split(maxsplit=1)[0].lower()
         if word in _BREATHES_BEFORE:
             return starts[number]
     return len(body)

@@ -12,6 +12,7 @@ import re
 import threading
 import unicodedata
 from pathlib import Path
+from typing import ClassVar
 
 from edgevoice.errors import ConfigError, EngineError, MissingDependencyError
 
@@ -35,6 +36,22 @@ _CLAUSE_END = re.compile(
 _LANGUAGE_FLAG = re.compile(r"\([^)]*\)")
 _ELLIPSIS = re.compile(r"\.\.+")
 _PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+class _VoiceProperties(ctypes.Structure):
+    """`espeak_VOICE` of speak_lib.h."""
+
+    _fields_: ClassVar = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("xx1", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
 
 
 class _Espeak:
@@ -66,7 +83,12 @@ class _Espeak:
     def set_voice(self, voice: str) -> None:
         if voice == self._voice:
             return
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+        # As the espeak-ng program does: a voice's or a file's name, else a language tag (en-gb).
+        by_language = _VoiceProperties(languages=voice.encode())
+        if (
+            self._library.espeak_SetVoiceByName(voice.encode()) != 0
+            and self._library.espeak_SetVoiceByProperties(ctypes.byref(by_language)) != 0
+        ):
             self._voice = ""
             raise ConfigError(
                 f"espeak-ng has no voice {voice!r}; `espeak-ng --voices` lists what it has"

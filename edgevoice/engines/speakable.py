@@ -19,8 +19,8 @@ _PLAIN = str.maketrans({
 })  # fmt: skip
 _ENGLISH_SYMBOLS = str.maketrans({
     "\u00d7": " times ", "\u00f7": " divided by ", "\u2248": " about ", "\u2264": " at most ",
-    "\u2265": " at least ", "\u2260": " is not ", "\u00b1": " plus or minus ", "\u00bd": " one half",
-    "\u00bc": " one quarter", "\u00be": " three quarters", "\u2192": " to ",
+    "\u2265": " at least ", "\u2260": " is not ", "\u00b1": " plus or minus ",
+    "\u00bd": " one half", "\u00bc": " one quarter", "\u00be": " three quarters", "\u2192": " to ",
 })  # fmt: skip
 
 _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
@@ -31,7 +31,9 @@ _URL = re.compile(r"<?\b(?:https?|ftp)://(?:www\.)?([^\s/<>()\"'?#:]+)[^\s<>\"']
 _WWW = re.compile(r"\bwww\.([a-z0-9-]+(?:\.[a-z0-9-]+)+)[^\s<>()\"']*", re.IGNORECASE)
 _EMAIL = re.compile(r"\b([\w.+-]+)@([\w-]+(?:\.[\w-]+)+)\b")
 _TABLE_RULE = re.compile(r"^[ |:\-]*-{2,}[ |:\-]*$", re.MULTILINE)
-_LINE_START = re.compile(r"^[ ]{0,12}(?:#{1,6}[ ]+|>[ ]?|[-*+\u2013][ ]+|\[[ xX]\][ ]+)+", re.MULTILINE)
+_LINE_START = re.compile(
+    r"^[ ]{0,12}(?:#{1,6}[ ]+|>[ ]?|[-*+\u2013][ ]+|\[[ xX]\][ ]+)+", re.MULTILINE
+)
 _EMPHASIS = re.compile(r"(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)|\*+|~~|(?<=\s)#+(?=\s|$)")
 _EMOTICON = re.compile(r"(?<!\S)(?:[:;=8][-'~^]?[()DPpoO/\\|*]|<3|\^_?\^)(?!\S)")
 _KEYCAP = re.compile("\ufe0f?\u20e3")
@@ -139,7 +141,10 @@ def _sayable(character: str) -> str:
     if character == "\n":
         return character
     category = unicodedata.category(character)
-    if category in {"So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn", "Me"} or "\ufe00" <= character <= "\ufe0f":
+    if (
+        category in {"So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn", "Me"}
+        or "\ufe00" <= character <= "\ufe0f"
+    ):
         return "" if category in {"Cf", "Mn"} else " "
     return " " if character in "<>[]{}\\^~_" else character
 

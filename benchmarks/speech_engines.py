@@ -1,0 +1,176 @@
+"""Piper in onnxruntime and in sherpa-onnx, float and int8, and whether int8 is still understood.
+
+    python benchmarks/speech_engines.py FP32_FOLDER INT8_FOLDER [--recogniser FOLDER] [--json]
+
+The two folders are what the exporter's `piper` kind writes with scheme fp32 and int8. Runs are
+interleaved: each round says the same sentence with every variant, in a random order, and what is
+compared is the median of the ratios to the baseline of the same round, so that a slow spell of
+the machine hits all alike. With a recogniser (a Whisper artifact's folder) the variants also say
+sentences of an assistant, which are read back, for a round-trip word error rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+
+from edgevoice.config import SpeechSettings
+from edgevoice.engines.speech import load_speech
+from edgevoice.stages import Speech
+
+SENTENCES = (
+    "The capital of France is Paris.", "There are seven days in a week.",
+    "The blue whale is the largest animal on earth.", "Sure, I can help you with that.",
+    "Water boils at one hundred degrees.", "It is going to rain this afternoon.",
+    "Your next meeting starts in twenty minutes.", "The train leaves from platform nine.",
+    "I have set a timer for ten minutes.", "The kitchen light is now off.",
+    "Mount Everest is the highest mountain in the world.", "You have two new messages.",
+    "I am sorry, I did not understand the question.", "The shop closes at six in the evening.",
+    "Plants need light, water and air to grow.", "The meeting was moved to Thursday morning.",
+    "A year has twelve months.", "Turn left at the next corner, then go straight.",
+    "The moon goes around the earth in about a month.", "Add a cup of sugar and two eggs.",
+    "Honey never spoils if it is stored well.", "The museum is closed on Mondays.",
+    "Please check that the door is locked.", "The battery is almost empty.",
+    "Dinner will be ready in half an hour.", "She wrote her first book in the summer.",
+    "The fastest land animal is the cheetah.", "Would you like me to read the news?",
+    "The answer to your question is forty two.", "Good night, and sleep well.",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("fp32", type=Path)
+    parser.add_argument("int8", type=Path)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--recogniser", type=Path)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    folders = {"fp32": arguments.fp32, "int8": arguments.int8}
+    voices = {
+        (engine, scheme, threads): load_speech(
+            folder, SpeechSettings(engine=engine, threads=threads)
+        )
+        for engine in ("onnx", "sherpa")
+        for scheme, folder in folders.items()
+        for threads in arguments.threads
+    }
+    result: dict[str, Any] = {"load_average": os.getloadavg(), "cores": os.cpu_count()}
+    result["speed"] = speed(voices, arguments.rounds)
+    if arguments.recogniser:
+        named = {scheme: voices["onnx", scheme, arguments.threads[-1]] for scheme in folders}
+        result["round_trip"] = round_trip(named, arguments.recogniser)
+    print(json.dumps(result, indent=2) if arguments.json else table(result))
+
+
+def speed(voices: dict[tuple[str, str, int], Speech], rounds: int) -> list[dict[str, Any]]:
+    """Time every variant once a round; the baseline is float in onnxruntime, same threads."""
+    for voice in voices.values():
+        list(voice.synthesise("Warm up."))
+    seen: dict[tuple[str, str, int], list[tuple[float, float]]] = {key: [] for key in voices}
+    for number in range(rounds):
+        order = random.sample(list(voices), len(voices))
+        for key in order:
+            seen[key].append(once(voices[key], SENTENCES[number % len(SENTENCES)]))
+    rows = []
+    for key, runs in seen.items():
+        base = seen["onnx", "fp32", key[2]]
+        ratios = [mine[0] / its[0] for mine, its in zip(runs, base, strict=True)]
+        rows.append(
+            {
+                "engine": key[0],
+                "scheme": key[1],
+                "threads": key[2],
+                "real_time_factor": round(statistics.median(r for r, _ in runs), 4),
+                "first_chunk_ms": round(statistics.median(ms for _, ms in runs), 1),
+                "ratio_to_onnx_fp32": round(statistics.median(ratios), 3),
+            }
+        )
+    return rows
+
+
+def once(voice: Speech, text: str) -> tuple[float, float]:
+    """Return the real-time factor and the time to the first chunk in milliseconds."""
+    started = time.perf_counter()
+    first = 0.0
+    samples = 0
+    for chunk in voice.synthesise(text):
+        first = first or time.perf_counter() - started
+        samples += len(chunk)
+    spent = time.perf_counter() - started
+    return spent * voice.sample_rate_hz / samples, first * 1000
+
+
+def round_trip(voices: dict[str, Speech], recogniser: Path) -> dict[str, dict[str, float]]:
+    """Word error rate of a recogniser on what each voice says."""
+    import sherpa_onnx
+
+    def part(pattern: str) -> str:
+        return str(next(recogniser.glob(pattern)))
+
+    model = sherpa_onnx.OfflineRecognizer.from_whisper(
+        encoder=part("*encoder*.onnx"), decoder=part("*decoder*.onnx"), tokens=part("*tokens.txt"),
+        language="en", num_threads=2, tail_paddings=1000,
+    )  # fmt: skip
+    errors = dict.fromkeys(voices, 0)
+    for text in SENTENCES:
+        for scheme, voice in voices.items():
+            samples = np.concatenate(list(voice.synthesise(text)))
+            stream = model.create_stream()
+            stream.accept_waveform(16000, soxr.resample(samples, voice.sample_rate_hz, 16000))
+            model.decode_stream(stream)
+            errors[scheme] += distance(words(text), words(stream.result.text))
+    total = sum(len(words(text)) for text in SENTENCES)
+    return {
+        scheme: {"word_errors": count, "words": total, "wer": round(count / total, 4)}
+        for scheme, count in errors.items()
+    }
+
+
+def words(text: str) -> list[str]:
+    digits = {"7": "seven", "2": "two", "6": "six", "9": "nine", "10": "ten", "12": "twelve",
+              "20": "twenty", "42": "forty two", "100": "one hundred"}  # fmt: skip
+    plain = " ".join(digits.get(w, w) for w in re.findall(r"[a-z0-9']+", text.lower()))
+    return plain.split()
+
+
+def distance(wanted: Sequence[str], got: Sequence[str]) -> int:
+    """Levenshtein distance in words."""
+    row = list(range(len(got) + 1))
+    for i, word in enumerate(wanted, 1):
+        above, row[0] = row[0], i
+        for j, other in enumerate(got, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != other))
+    return row[-1]
+
+
+def table(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['cores']} cores, load average {result['load_average'][0]:.1f}",
+        "",
+        "| engine | scheme | threads | real-time factor | first chunk, ms | x onnx fp32 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['engine']} | {r['scheme']} | {r['threads']} | {r['real_time_factor']:.3f} "
+        f"| {r['first_chunk_ms']:.0f} | {r['ratio_to_onnx_fp32']:.2f} |"
+        for r in result["speed"]
+    ]
+    for scheme, row in result.get("round_trip", {}).items():
+        lines += ["", f"round trip {scheme}: {row['word_errors']} errors in {row['words']} words"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

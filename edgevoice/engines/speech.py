@@ -1,0 +1,98 @@
+"""Chooses the engine of a voice: by what its manifest says and by what was measured."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevoice import manifest
+from edgevoice.config import SpeechSettings
+from edgevoice.errors import ArtifactError, ConfigError, unknown
+from edgevoice.frames import Float32, to_float32
+from edgevoice.stages import Speech
+
+ONNX_FAMILIES = ("piper", "kokoro")
+
+
+def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
+    """Load the voice in ``folder`` with the engine that ``settings`` asks for.
+
+    ``auto`` takes onnxruntime itself where it can (Piper, Kokoro: benchmarks/speech_engines.py
+    shows it faster than sherpa-onnx, in int8 by far), sherpa-onnx for every other family.
+
+    Raises:
+        ArtifactError: The voice is incomplete, truncated, or of an unknown family.
+        ConfigError: The engine cannot run this family, or the voice has no such speaker.
+        MissingDependencyError: espeak-ng is needed and not installed.
+    """
+    described = manifest.read(folder)
+    if described.stage != "speech":
+        raise ArtifactError(
+            f"{described.name!r} is a {described.stage} artifact; [speech] model needs a voice"
+        )
+    family = described.family
+    engine = settings.engine
+    if engine == "auto":
+        engine = "onnx" if family in ONNX_FAMILIES else "sherpa"
+    if engine == "sherpa":
+        return _load_sherpa(folder, described, settings)
+    if family == "piper":
+        from edgevoice.engines import piper
+
+        return piper.load(
+            folder, threads=settings.threads, speaker=settings.speaker, speed=settings.speed
+        )
+    if family == "kokoro":
+        from edgevoice.engines import kokoro
+
+        return kokoro.load(
+            folder, threads=settings.threads, speaker=settings.speaker, speed=settings.speed
+        )
+    raise ConfigError(
+        f"[speech] engine = 'onnx' cannot run {described.name!r}: "
+        f"{unknown('family', family, ONNX_FAMILIES)}; use engine = 'auto'"
+    )
+
+
+def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSettings) -> Speech:
+    from edgevoice.engines import sherpa_speech
+
+    known: dict[str, Any] = dict(described.engine)
+    espeak_voice = str(known.get("espeak_voice", ""))
+    if described.family == "piper" and not espeak_voice:
+        from edgevoice.engines import piper
+
+        espeak_voice = piper.read_config(piper.find_files(folder)[1]).espeak_voice
+    reference = None
+    if described.family in sherpa_speech.CLONING:
+        reference = _reference(folder, described)
+    return sherpa_speech.SherpaSpeech(
+        sherpa_speech.configure(folder, described.family, settings.threads),
+        espeak_voice=espeak_voice,
+        language=str(known.get("language", "en")),
+        speaker=settings.speaker,
+        speed=settings.speed,
+        reference=reference,
+    )
+
+
+def _reference(folder: Path, described: manifest.Manifest) -> tuple[Float32, int, str]:
+    name = described.engine.get("reference_audio")
+    if not name or not (folder / str(name)).is_file():
+        raise ArtifactError(
+            f"{described.name!r} speaks like a recording and its manifest names none; "
+            "set reference_audio (a WAV in its folder) and reference_text under engine"
+        )
+    try:
+        with wave.open(str(folder / str(name)), "rb") as file:
+            if (file.getnchannels(), file.getsampwidth()) != (1, 2):
+                raise wave.Error("mono, 16 bits are needed")
+            rate_hz = file.getframerate()
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    except (wave.Error, EOFError) as error:
+        raise ArtifactError(f"{folder / str(name)}: not a usable recording: {error}") from error
+    words = str(described.engine.get("reference_text", ""))
+    return to_float32(samples.astype(np.int16)), rate_hz, words
