@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-
 from edgevoice import manifest
 from edgevoice.config import LanguageModelSettings
-from edgevoice.engines.gguf_weights import GgufWeights, last_error
+from edgevoice.engines.gguf_weights import GgufWeights
+from edgevoice.engines.llama_library import last_error, llama_cpp
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.stages import Cancelled, Message, never
 
