@@ -12,6 +12,7 @@ from edgevoice import manifest
 from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf, gguf_file
 from edgevoice.engines.gguf_weights import GgufWeights
+from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.stages import Message
 
@@ -245,3 +246,15 @@ def test_a_truncated_model(file: Path, tmp_path: Path, kept: float) -> None:
         gguf_file.read_header(short)
     with pytest.raises(ArtifactError, match="truncated"):
         gguf.probe_load(short)
+
+
+def test_the_factory_probes_and_then_loads_the_artifact(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path))
+    model = load_language_model(folder, SETTINGS)
+    assert len(list((tmp_path / "cache" / "loadable").iterdir())) == 1
+    conversation = model.open()
+    assert "Paris" in "".join(conversation.generate(FRANCE))
+    conversation.close()
+    model.close()
