@@ -7,38 +7,17 @@ bytes, messages to prompt. What one conversation has read lives in :mod:`edgevoi
 from __future__ import annotations
 
 import ctypes
-import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import llama_cpp
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from edgevoice.engines import gguf_file
+from edgevoice.engines.llama_library import last_error, llama_cpp, prepare
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.stages import Message
-
-_log = logging.getLogger(__name__)
-_last_error = "it gives no reason"
-_GGML_LEVEL_ERROR = 4
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _on_log(level: int, text: bytes, _user_data: object) -> None:
-    """Keep llama.cpp off stderr: its lines are for ``--debug``, its last error for messages."""
-    global _last_error  # noqa: PLW0603 - the callback of a process-wide native setting
-    line = text.decode("utf-8", "replace").strip()
-    if level == _GGML_LEVEL_ERROR and line:
-        _last_error = line
-    _log.debug("%s", line)
-
-
-def last_error() -> str:
-    """Return llama.cpp's last error line."""
-    return _last_error
 
 
 class GgufWeights:
@@ -59,8 +38,9 @@ class GgufWeights:
             ArtifactError: The file is not sound, or has no chat template.
         """
         gguf_file.read_header(path)
-        llama_cpp.llama_log_set(_on_log, None)
-        llama_cpp.llama_backend_init()
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        prepare()
         parameters = llama_cpp.llama_model_default_params()
         parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
         self.native: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)

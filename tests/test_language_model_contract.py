@@ -1,0 +1,125 @@
+"""What every language model must do: the GGUF engine, the client of a server, and the fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from fakes import ScriptedLanguageModelModel
+
+from edgevoice.config import LanguageModelSettings
+from edgevoice.engines import gguf
+from edgevoice.engines.language_model import load_language_model
+from edgevoice.errors import EngineError
+from edgevoice.stages import LanguageModel, LanguageModelModel, Message
+
+SYSTEM = Message("system", LanguageModelSettings().system_prompt)
+FRANCE = [SYSTEM, Message("user", "What is the capital of France?")]
+WEEK = [SYSTEM, Message("user", "How many days are there in a week?")]
+SCRIPT = {
+    FRANCE[1].content: "The capital of France is Paris.",
+    WEEK[1].content: "There are seven days in a week.",
+}
+SETTINGS = LanguageModelSettings(context_tokens=512, threads=1, max_answer_tokens=24)
+
+
+@pytest.fixture(scope="module", params=["gguf", "server", "fake"])
+def model(
+    request: pytest.FixtureRequest, artifact: Callable[[str], Path]
+) -> Iterator[LanguageModelModel]:
+    if request.param == "gguf":
+        real = gguf.load(artifact(SETTINGS.model), SETTINGS)
+        yield real
+        real.close()
+    elif request.param == "server":
+        with ChatServer(SCRIPT) as server:
+            settings = LanguageModelSettings(endpoint=server.endpoint, context_tokens=512)
+            yield load_language_model(None, settings)
+    else:
+        yield ScriptedLanguageModelModel(SCRIPT)
+
+
+@pytest.fixture
+def conversation(model: LanguageModelModel) -> Iterator[LanguageModel]:
+    opened = model.open()
+    yield opened
+    opened.close()
+
+
+def test_the_answer_comes_in_pieces(conversation: LanguageModel) -> None:
+    pieces = list(conversation.generate(FRANCE))
+    assert len(pieces) > 3
+    assert all(pieces)
+    assert "Paris" in "".join(pieces)
+
+
+def test_the_same_question_has_the_same_answer(conversation: LanguageModel) -> None:
+    first = "".join(conversation.generate(FRANCE))
+    "".join(conversation.generate(WEEK))
+    assert "".join(conversation.generate(FRANCE)) == first
+
+
+def test_prefilling_does_not_change_the_answer(model: LanguageModelModel) -> None:
+    plain, fed = model.open(), model.open()
+    for partial in ("What", "What is the cap", "What is the capital of France?"):
+        fed.prefill([SYSTEM, Message("user", partial)])
+    assert list(fed.generate(FRANCE)) == list(plain.generate(FRANCE))
+    plain.close()
+    fed.close()
+
+
+def test_what_was_read_is_not_read_again(conversation: LanguageModel) -> None:
+    conversation.prefill(FRANCE)
+    assert conversation.prefill(FRANCE) == 0
+
+
+def test_a_cancel_before_the_start_gives_nothing(conversation: LanguageModel) -> None:
+    assert list(conversation.generate(FRANCE, lambda: True)) == []
+    assert conversation.prefill(FRANCE, lambda: True) == 0
+
+
+def test_a_cancel_stops_within_one_piece(conversation: LanguageModel) -> None:
+    pieces: list[str] = []
+    for piece in conversation.generate(FRANCE, lambda: len(pieces) == 2):
+        pieces.append(piece)
+    assert len(pieces) == 2
+
+
+def test_an_answer_closed_early_leaves_the_next_one_whole(conversation: LanguageModel) -> None:
+    answer = iter(conversation.generate(WEEK))
+    next(answer)
+    answer.close()  # type: ignore[attr-defined]
+    assert "Paris" in "".join(conversation.generate(FRANCE))
+
+
+def test_counts_grow_with_the_messages(conversation: LanguageModel) -> None:
+    assert 0 < conversation.count_tokens([SYSTEM]) < conversation.count_tokens(FRANCE)
+    assert conversation.count_tokens(FRANCE) < conversation.context_tokens
+
+
+def test_two_conversations_do_not_mix(model: LanguageModelModel) -> None:
+    left, right = model.open(), model.open()
+    answers: dict[str, str] = {"left": "", "right": ""}
+    streams = {"left": left.generate(FRANCE), "right": right.generate(WEEK)}
+    while streams:
+        for name, stream in list(streams.items()):
+            piece = next(stream, None)
+            if piece is None:
+                del streams[name]
+            else:
+                answers[name] += piece
+    assert answers["left"] == "".join(left.generate(FRANCE))
+    assert answers["right"] == "".join(right.generate(WEEK))
+    assert answers["left"] != answers["right"]
+    left.close()
+    right.close()
+
+
+def test_a_closed_conversation_says_so(model: LanguageModelModel) -> None:
+    closed = model.open()
+    closed.close()
+    closed.close()
+    with pytest.raises(EngineError, match="closed"):
+        list(closed.generate(FRANCE))
