@@ -112,7 +112,8 @@ def believable(text: str, sound: Sound) -> str:
     ''
     """
     text = _UNCLOSED.sub("", _BRACKETED.sub(" ", text))
-    text = without_loops(" ".join(text.split()))
+    # Whisper opens quotations that nobody closes.
+    text = without_loops(" ".join(text.replace('"', "").split()))
     plain = re.sub(r"[^\w' ]", "", text.replace("-", " ")).casefold().strip()
     if not re.search(r"\w", plain) or _no_speech(sound):
         return ""
