@@ -25,9 +25,9 @@ SILENT_DB = -65.0
 """A loudest window below this is no speech (an open, idle microphone is at -60 to -75)."""
 QUIET_DB = -50.0
 """Below this, stock phrases are not believed."""
-STEADY_DB = 3.0
-"""White noise, hum and fans vary by less than this between windows; speech by 15 or more, and
-by 4 even under white noise as loud as itself."""
+STEADY_DB = 2.0
+"""White noise, hum and fans vary by less than 1 dB between windows. A read sentence varied by 30,
+by 6 under white noise as loud as itself, and by 2.7 under noise of twice its amplitude."""
 NEARLY_STEADY_DB = 6.0
 """Below this, stock phrases are not believed."""
 STEADY_WINDOWS = 8
