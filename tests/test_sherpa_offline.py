@@ -141,6 +141,37 @@ def test_a_long_utterance_is_cut_where_it_is_quiet_and_nothing_is_lost(model: An
     assert sum(map(len, recogniser._pieces)) <= 6 * 16_000
 
 
+class StopsEarly:
+    """A recognizer that loses what follows the first sentence, as Whisper now and then does."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def create_stream(self) -> Any:
+        return type("Stream", (), {"accept_waveform": lambda *_: None})()
+
+    def decode_stream(self, stream: Any) -> None:
+        stream.result = type("Result", (), {"text": self._texts.pop(0)})
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["Watch all.", "Watch all.", "Next is the keeper."], "Watch all. Next is the keeper."),
+        (["Watch all.", "Watch", "all."], "Watch all."),
+        (["Watch all night, next is the keeper."], "Watch all night, next is the keeper."),
+    ],
+    ids=["words were lost", "a slow speaker", "enough text"],
+)
+def test_too_little_text_for_the_audio_is_looked_at_in_two_parts(
+    texts: list[str], expected: str
+) -> None:
+    recogniser = OfflineRecogniser(StopsEarly(texts), 700.0, 28_000.0)
+    recogniser.accept(librivox(890))
+    assert recogniser.conclude().text == expected
+    assert not texts
+
+
 @pytest.mark.bundle
 def test_empty_audio_and_nan_do_no_harm(model: RecogniserModel) -> None:
     recogniser = model.open()
