@@ -7,6 +7,7 @@ may still lack metadata, which is why the first load of an artifact happens in a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +20,13 @@ T = TypeVar("T", int, float, str)
 def onnx_file(folder: Path, manifest: Manifest, part: str = "") -> str:
     """Return the path of the one ONNX file of ``manifest`` whose name holds ``part``.
 
+    ``part`` has to begin a word: ``cached_decode`` is not found in ``uncached_decode.onnx``.
+
     Raises:
         ArtifactError: None or several match, the file is missing, its size is not the
             manifest's (a truncated copy), or it does not begin like an ONNX model.
     """
-    path = _only(folder, manifest, part, ".onnx")
+    path = _only(folder, manifest, part, (".onnx", ".ort"))
     with path.open("rb") as file:
         head = file.read(8)
     # A ModelProto begins with field 1 (ir_version, a varint): byte 0x08. onnxruntime's own
@@ -42,7 +45,7 @@ def plain_file(folder: Path, manifest: Manifest, suffix: str) -> str:
     Raises:
         ArtifactError: As :func:`onnx_file`, less the look into the file.
     """
-    return str(_only(folder, manifest, "", suffix))
+    return str(_only(folder, manifest, "", (suffix,)))
 
 
 def engine_value(manifest: Manifest, key: str, default: T) -> T:
@@ -62,16 +65,14 @@ def engine_value(manifest: Manifest, key: str, default: T) -> T:
     return value
 
 
-def _only(folder: Path, manifest: Manifest, part: str, suffix: str) -> Path:
-    found = [
-        f
-        for f in manifest.files
-        if part in Path(f.path).name and Path(f.path).name.endswith(suffix)
-    ]
+def _only(folder: Path, manifest: Manifest, part: str, suffixes: tuple[str, ...]) -> Path:
+    names = re.compile(rf"(?:^|[^a-z]){re.escape(part)}.*(?:{'|'.join(map(re.escape, suffixes))})$")
+    found = [f for f in manifest.files if names.search(Path(f.path).name)]
     if len(found) != 1:
         raise ArtifactError(
-            f"artifact {manifest.name!r} has {len(found)} files named *{part}*{suffix}, one is "
-            f"needed; it has: {', '.join(f.path for f in manifest.files)}"
+            f"artifact {manifest.name!r} has {len(found)} files named *{part}*"
+            f"{' or '.join(suffixes)}, one is needed; it has: "
+            f"{', '.join(f.path for f in manifest.files)}"
         )
     path = folder / found[0].path
     again = f"`edgevoice models pull {manifest.name}` fetches it again"

@@ -27,6 +27,10 @@ from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import Transcript
 
+NO_WORDS_SILENCE_S = 2.4
+WORDS_SILENCE_S = 1.2
+"""Silence that ends an utterance without and with words: sherpa-onnx's rules 1 and 2."""
+
 _PROBE_STEP_MS = 10.0
 _PROBE_LIMIT_MS = 10_000.0
 
@@ -134,11 +138,12 @@ class OnlineRecogniser:
 
     def endpoint(self) -> bool:
         """Whether sherpa-onnx's endpoint rules say that the utterance is over."""
-        if self._concluded is None:
-            self._decode()
-            return bool(self._recognizer.is_endpoint(self._stream))
-        # The padding would count as the user's silence.
-        return False
+        if self._concluded is not None:
+            return False  # the padding would count as the user's silence
+        self._decode()
+        if not self._recognizer.is_endpoint(self._stream):
+            return False
+        return bool(self._text()) or self._audio_ms() >= NO_WORDS_SILENCE_S * 1000.0
 
     def reset(self) -> None:
         """Forget the utterance."""

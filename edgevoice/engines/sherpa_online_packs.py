@@ -24,13 +24,13 @@ import sherpa_onnx
 
 from edgevoice.config import RecogniserSettings
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
-from edgevoice.engines.sherpa_online import OnlineRecogniserModel, measure_chunking
+from edgevoice.engines.sherpa_online import (
+    WORDS_SILENCE_S,
+    OnlineRecogniserModel,
+    measure_chunking,
+)
 from edgevoice.errors import ConfigError
 from edgevoice.manifest import Manifest
-
-RULE1_SILENCE_S = 2.4
-RULE2_SILENCE_S = 1.2
-"""Silence that ends an utterance without and with words: sherpa-onnx's defaults."""
 
 Builder = Callable[[Path, Manifest, RecogniserSettings, dict[str, Any]], Any]
 
@@ -64,10 +64,13 @@ def load_online(
 def _endpoint_rules(subsampling: int, max_utterance_s: float) -> dict[str, float]:
     # sherpa-onnx counts trailing blanks times 4 frames of 10 ms, whatever the model's
     # subsampling is: at 2 it would count silence twice. Rule 3 counts true frames.
-    scale = 4.0 / subsampling
+    # Whether there were words it sees from that count being shorter than the utterance, which at
+    # 2 fails for all but long utterances. So its rule 1, which does not ask, gets rule 2's time,
+    # and OnlineRecogniser.endpoint asks for the words.
+    silence_s = WORDS_SILENCE_S * 4.0 / subsampling
     return {
-        "rule1_min_trailing_silence": RULE1_SILENCE_S * scale,
-        "rule2_min_trailing_silence": RULE2_SILENCE_S * scale,
+        "rule1_min_trailing_silence": silence_s,
+        "rule2_min_trailing_silence": silence_s,
         "rule3_min_utterance_length": max_utterance_s,
     }
 

@@ -17,6 +17,7 @@ from edgevoice import manifest as manifests
 from edgevoice.config import VadSettings
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.edges import SpeechEdges
+from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
@@ -100,7 +101,14 @@ def load_vad(folder: Path, settings: VadSettings) -> SileroVadModel:
         raise ArtifactError(
             f"{folder} holds a {manifest.family!r} artifact; vad.model needs a 'silero-vad' one"
         )
-    return SileroVadModel(onnx_file(folder, manifest), settings)
+    model = SileroVadModel(onnx_file(folder, manifest), settings)
+    ensure_loadable(folder, f"{__name__}:load_unguarded")
+    return model
+
+
+def load_unguarded(folder: Path) -> None:
+    """Load the artifact in ``folder`` in this process, which native code may end."""
+    _native(onnx_file(folder, manifests.read(folder)), VadSettings().threshold)
 
 
 def _native(path: str, threshold: float) -> Any:
