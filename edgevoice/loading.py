@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from edgevoice.config import Settings
 from edgevoice.engines.language_model import load_language_model
@@ -17,9 +16,8 @@ from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
 from edgevoice.session import Engines
+from edgevoice.stages import EndOfTurn
 from edgevoice.store import Store
-
-T = TypeVar("T")
 
 
 def load_engines(settings: Settings, store: Store | None = None) -> Engines:
@@ -43,7 +41,9 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
         recogniser = pool.submit(load_recogniser, folders["recogniser"], settings.recogniser)
-        end_of_turn = judge and pool.submit(load_end_of_turn, judge, settings.end_of_turn)
+        end_of_turn: Future[EndOfTurn] | None = None
+        if judge is not None:
+            end_of_turn = pool.submit(load_end_of_turn, judge, settings.end_of_turn)
         language_model = pool.submit(
             load_language_model, folders.get("language_model"), settings.language_model
         )
@@ -51,11 +51,7 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
         return Engines(
             vad=vad.result(),
             recogniser=recogniser.result(),
-            end_of_turn=_result(end_of_turn),
+            end_of_turn=end_of_turn.result() if end_of_turn is not None else None,
             language_model=language_model.result(),
             speech=speech.result(),
         )
-
-
-def _result(future: Future[T] | None) -> T | None:
-    return future.result() if future is not None else None
