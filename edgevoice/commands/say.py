@@ -11,12 +11,13 @@ import tempfile
 import time
 import wave
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgevoice import config
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
-from edgevoice.frames import Float32, to_int16
+
+if TYPE_CHECKING:
+    from edgevoice.frames import Float32
 
 HELP = "speak a text into a WAV file"
 
@@ -36,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Speak, write the file, print one line."""
+    import numpy as np
+
     from edgevoice.engines.clauses import clauses
     from edgevoice.engines.speech import load_speech
     from edgevoice.store import Store
@@ -90,6 +93,8 @@ def write_wav(path: Path, samples: Float32, rate_hz: int) -> None:
     Raises:
         AudioError: The file cannot be written.
     """
+    from edgevoice.frames import to_int16
+
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
