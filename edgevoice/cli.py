@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from edgevoice import __version__
 from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 
-COMMANDS: tuple[str, ...] = ("models",)
+COMMANDS: tuple[str, ...] = (
+    "daemon",
+    "models",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
