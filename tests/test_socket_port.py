@@ -106,8 +106,10 @@ def test_a_reader_can_finish_what_came_before_the_client_left() -> None:
         source.read(0.0)
 
 
-def test_nothing_is_lost_while_the_room_is_heeded() -> None:
-    source = SocketSource(queue_ms=1000.0)
+@pytest.mark.parametrize("queue_ms", [10.0, 100.0, 1000.0])
+def test_nothing_is_lost_while_the_room_is_heeded(queue_ms: float) -> None:
+    source = SocketSource(queue_ms)
+    assert source.has_room
     fed = 0
     for piece in source.pieces(np.zeros(16_000 * 3, dtype=np.int16)):
         if not source.has_room:

@@ -33,12 +33,12 @@ class SocketSource:
     """Takes mono int16 blocks of any length; gives frames.
 
     Args:
-        queue_ms: Audio that may wait; beyond it the oldest is dropped and counted.
+        queue_ms: Audio that may wait (200 at least); beyond it the oldest is dropped and counted.
     """
 
     def __init__(self, queue_ms: float = 2000.0) -> None:
-        self._queue_ms = queue_ms
-        self._queue = FrameQueue(queue_ms)
+        self._queue_ms = max(queue_ms, 2.0 * _PIECE_MS)
+        self._queue = FrameQueue(self._queue_ms)
         self._rate_hz = SAMPLE_RATE_HZ
         self._resampler = self._new_resampler()
         self._started = False
