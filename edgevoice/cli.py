@@ -14,6 +14,7 @@ from edgevoice import __version__
 from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 
 COMMANDS: tuple[str, ...] = (
+    "daemon",
     "models",
     "say",
     "transcribe",

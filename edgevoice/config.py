@@ -165,7 +165,7 @@ class DaemonSettings:
     port: int = setting(8765, "port to bind", low=0, high=65535)
     max_sessions: int = setting(4, "further callers are refused", low=1, high=256)
     max_message_bytes: int = setting(
-        1 << 20, "a larger WebSocket message ends the session", low=1024, high=1 << 26
+        1 << 20, "a larger WebSocket message is refused", low=1024, high=1 << 26
     )
 
 

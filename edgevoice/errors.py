@@ -45,6 +45,12 @@ class EngineError(EdgevoiceError):
     exit_code = EXIT_FAILURE
 
 
+class ProtocolError(EdgevoiceError):
+    """A message on the wire that is not what the protocol says."""
+
+    exit_code = EXIT_FAILURE
+
+
 class MissingDependencyError(EdgevoiceError):
     """An optional package or program is not installed; the message says how to get it."""
 

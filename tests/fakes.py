@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from edgevoice.engines.edges import SpeechEdges
 from edgevoice.errors import EngineError
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.frames import Float32
+from edgevoice.stages import Cancelled, Message, Transcript, never
 
 
 class ScriptedLanguageModel:
@@ -75,6 +79,94 @@ class ScriptedLanguageModelModel:
 
     def open(self) -> ScriptedLanguageModel:
         return ScriptedLanguageModel(*self._script)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class EnergyVad:
+    """Hears speech in every window of 32 ms that is louder than a whisper."""
+
+    window_samples = 512
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(0, dtype=np.float32)
+
+    def accept(self, samples: Float32) -> Sequence[bool]:
+        audio = np.concatenate((self._rest, samples))
+        whole = audio.size - audio.size % self.window_samples
+        self._rest = audio[whole:]
+        windows = audio[:whole].reshape(-1, self.window_samples)
+        return [bool(np.abs(window).mean() > 0.02) for window in windows]
+
+    def reset(self) -> None:
+        self._rest = self._rest[:0]
+
+
+class EnergyVadModel:
+    """Loaded weights of nothing."""
+
+    def open(self) -> EnergyVad:
+        return EnergyVad()
+
+    def open_edges(self) -> SpeechEdges:
+        return SpeechEdges(32.0, min_speech_ms=64.0, min_silence_ms=96.0)
+
+
+class ScriptedRecogniser:
+    """Hears the script's next text in every utterance that has 100 ms of sound in it."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = list(texts)
+        self._loud_samples = 0
+
+    def accept(self, samples: Float32) -> None:
+        self._loud_samples += int((np.abs(samples) > 0.02).sum())
+
+    @property
+    def _text(self) -> str:
+        heard = self._loud_samples >= 1600 and self._texts
+        return self._texts[0] if heard else ""
+
+    def partial(self) -> Transcript | None:
+        return Transcript(self._text) if self._text else None
+
+    def conclude(self) -> Transcript:
+        return Transcript(self._text)
+
+    def endpoint(self) -> bool:
+        return False
+
+    def reset(self) -> None:
+        if self._text:
+            self._texts.pop(0)
+        self._loud_samples = 0
+
+
+class ScriptedRecogniserModel:
+    """Opens recognisers that each hear the whole script."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def open(self) -> ScriptedRecogniser:
+        return ScriptedRecogniser(self._texts)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class HumSpeech:
+    """Hums 200 ms for every word, in chunks of 100 ms."""
+
+    sample_rate_hz = 16_000
+
+    def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+        hum = 0.3 * np.sin(np.arange(1600) * 2 * np.pi * 200 / 16_000)
+        for _ in range(2 * len(text.split())):
+            if cancelled():
+                return
+            yield hum.astype(np.float32)
 
     def close(self) -> None:
         """Nothing to free."""

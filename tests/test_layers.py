@@ -21,13 +21,24 @@ FOLDERS = {
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
-    ("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack", "devices"),
+    (
+        "store",
+        "catalogue",
+        "sources",
+        "fetch",
+        "download",
+        "delivery",
+        "pull",
+        "unpack",
+        "devices",
+        "runfile",
+    ),
     ("quant",),
-    ("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
+    ("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols", "outbox"),
     ("listening", "answering"),
     ("session",),
     ("loading", "recording"),
-    ("daemon", "talk", "report", "doctor", "questions"),
+    ("calls", "daemon", "talk", "report", "doctor", "questions"),
     ("commands",),
     ("cli", "__main__"),
 )

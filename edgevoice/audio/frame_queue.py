@@ -41,6 +41,11 @@ class FrameQueue:
         """Frames that were captured and never read."""
         return self._dropped
 
+    @property
+    def queued_ms(self) -> float:
+        """Audio that waits to be read."""
+        return len(self._frames) * float(FRAME_MS)
+
     def push(self, samples: Int16, captured_ns: int) -> None:
         """Append mono 16 kHz int16 of any length; never blocks.
 

@@ -147,6 +147,18 @@ class Playout:
             self._changed.notify_all()
             return dropped
 
+    def recall(self) -> int:
+        """Take back what was pulled and has not left yet, for a device that was told to drop it.
+
+        It is never counted as played. Returns how many samples that were.
+        """
+        with self._changed:
+            self._settle()
+            recalled = self._pulled - self._left
+            self._pulled = self._left
+            self._leaving.clear()
+            return recalled
+
     def close(self) -> None:
         """Release blocked writers; later writes are dropped."""
         with self._changed:
