@@ -8,6 +8,7 @@ what the field says. An unknown key or a value of the wrong type or range is a
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 import types
@@ -264,7 +265,7 @@ def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], wher
     low, high, choices = limits["low"], limits["high"], limits["choices"]
     if choices and value not in choices:
         raise ConfigError(f"{where}: {unknown('value', value, choices)}")
-    if (low is not None and value < low) or (high is not None and value > high):
+    if low is not None and not low <= value <= high:  # nan is in no range
         raise ConfigError(f"{where} = {value!r}: must be from {low:g} to {high:g}")
     return value
 
@@ -296,13 +297,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = (
-            value.replace("\\", "\\\\")
-            .replace('"', '\\"')
-            .replace("\n", "\\n")
-            .replace("\t", "\\t")
-        )
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped as well.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 
