@@ -14,8 +14,11 @@ from edgevoice import __version__
 from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 
 COMMANDS: tuple[str, ...] = (
+    "config",
+    "doctor",
     "models",
     "say",
+    "talk",
     "transcribe",
 )
 

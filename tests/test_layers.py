@@ -20,14 +20,25 @@ FOLDERS = {
 
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
+    ("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress", "host"),
     ("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack", "devices"),
     ("quant",),
-    ("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
+    (
+        "export",
+        "audio",
+        "engines",
+        "turns",
+        "history",
+        "latency",
+        "workers",
+        "protocols",
+        "exchanges",
+    ),
     ("listening", "answering"),
     ("session",),
-    ("loading", "recording"),
-    ("daemon", "talk", "report", "doctor", "questions"),
+    ("loading", "recording", "console"),
+    ("report_charts", "report_style", "questions"),
+    ("daemon", "talk", "report", "doctor"),
     ("commands",),
     ("cli", "__main__"),
 )
