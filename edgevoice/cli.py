@@ -14,9 +14,12 @@ from edgevoice import __version__
 from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 
 COMMANDS: tuple[str, ...] = (
+    "config",
     "daemon",
+    "doctor",
     "models",
     "say",
+    "talk",
     "transcribe",
 )
 

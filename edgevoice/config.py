@@ -8,6 +8,7 @@ what the field says. An unknown key or a value of the wrong type or range is a
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 import types
@@ -95,10 +96,10 @@ class LanguageModelSettings:
     model: str = setting("smollm2-135m-instruct-q4_1", "catalogue name or path of a GGUF")
     threads: int = setting(2, "threads of prefill and decode", low=1, high=64)
     context_tokens: int = setting(2048, "prompt and answer together", low=256, high=131072)
-    max_answer_tokens: int = setting(96, "an answer ends here at the latest", low=1, high=4096)
+    max_answer_tokens: int = setting(64, "an answer ends here at the latest", low=1, high=4096)
     temperature: float = setting(0.0, "0 is greedy", low=0, high=2)
     top_p: float = setting(0.95, "nucleus of the sampling", low=0, high=1)
-    repetition_penalty: float = setting(1.15, "above 1 discourages loops", low=1, high=2)
+    repetition_penalty: float = setting(1.05, "above 1 discourages loops", low=1, high=2)
     system_prompt: str = setting(
         "You are a helpful assistant. Keep answers short.",
         "said to the model before everything else; never dropped",
@@ -116,7 +117,7 @@ class LanguageModelSettings:
 class SpeechSettings:
     """[speech]: text to speech."""
 
-    model: str = setting("piper-en_US-joe-medium", "catalogue name or folder of the voice")
+    model: str = setting("piper-en_US-joe-medium-int8", "catalogue name or folder of the voice")
     engine: str = setting("auto", "which engine runs the voice", choices=("auto", "onnx", "sherpa"))
     threads: int = setting(2, "threads of one synthesis", low=1, high=64)
     speaker: int = setting(0, "speaker number of a voice with several", low=0, high=10000)
@@ -264,7 +265,7 @@ def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], wher
     low, high, choices = limits["low"], limits["high"], limits["choices"]
     if choices and value not in choices:
         raise ConfigError(f"{where}: {unknown('value', value, choices)}")
-    if (low is not None and value < low) or (high is not None and value > high):
+    if low is not None and not low <= value <= high:  # nan is in no range
         raise ConfigError(f"{where} = {value!r}: must be from {low:g} to {high:g}")
     return value
 
@@ -296,13 +297,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = (
-            value.replace("\\", "\\\\")
-            .replace('"', '\\"')
-            .replace("\n", "\\n")
-            .replace("\t", "\\t")
-        )
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped as well.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

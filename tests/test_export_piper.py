@@ -128,7 +128,7 @@ def test_bad_input_is_one_line(tmp_path: Path, out: Path) -> None:
 
 
 def test_the_real_voice_in_both_engines(artifact: Callable[[str], Path], out: Path) -> None:
-    folder = artifact("piper-en_US-joe-medium")
+    folder = artifact("piper-en_US-joe-medium-int8")
     prepared = piper.prepare(folder, out, {"scheme": "fp32"})
     assert prepared.engine["espeak_voice"] == "en-us"
     session = onnxruntime.InferenceSession(str(out / "en_US-joe-medium.onnx"))

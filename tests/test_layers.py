@@ -20,25 +20,24 @@ FOLDERS = {
 
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
     (
-        "store",
-        "catalogue",
-        "sources",
-        "fetch",
-        "download",
-        "delivery",
-        "pull",
-        "unpack",
-        "devices",
-        "runfile",
+        *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
+        "host",
+    ),
+    (
+        *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
+        *("devices", "runfile"),
     ),
     ("quant",),
-    ("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols", "outbox"),
+    (
+        *("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
+        *("exchanges", "outbox"),
+    ),
     ("listening", "answering"),
     ("session",),
-    ("loading", "recording"),
-    ("calls", "daemon", "talk", "report", "doctor", "questions"),
+    ("loading", "recording", "console"),
+    ("report_charts", "report_style", "questions"),
+    ("calls", "daemon", "talk", "report", "doctor"),
     ("commands",),
     ("cli", "__main__"),
 )

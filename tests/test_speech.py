@@ -19,7 +19,7 @@ from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.stages import Speech, never
 
-VOICE = "piper-en_US-joe-medium"
+VOICE = "piper-en_US-joe-medium-int8"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 

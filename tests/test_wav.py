@@ -2,6 +2,7 @@ import logging
 import os
 import struct
 import subprocess
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,12 @@ def test_a_pipe_is_written_in_place(tmp_path: Path) -> None:
         out, _ = reader.communicate(timeout=10)
     assert len(out) == 44 + 2 * RATE
     assert pipe.is_fifo()
+
+
+def test_two_channels_are_interleaved(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    samples = np.array([[1, -1], [2, -2], [3, -3]], dtype=np.int16)
+    write_wav(path, samples, 16_000)
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getnframes(), file.getframerate()) == (2, 3, 16_000)
+        assert np.frombuffer(file.readframes(3), "<i2").reshape(-1, 2).tolist() == samples.tolist()

@@ -139,7 +139,7 @@ def _to_float(data: memoryview, codec: int, width: int) -> Float32:
 
 
 def write_wav(path: Path, samples: Int16 | Float32, rate_hz: int) -> None:
-    """Write mono 16-bit PCM, shape ``[n]``; the file appears whole, by a rename.
+    """Write 16-bit PCM, shape ``[n]`` or ``[n, channels]``; the file appears whole, by a rename.
 
     float32 is taken in [-1, 1]. What is not a regular file (``/dev/null``, a pipe) is written in
     place.
@@ -149,10 +149,11 @@ def write_wav(path: Path, samples: Int16 | Float32, rate_hz: int) -> None:
     """
     pcm = to_int16(samples.astype(np.float32)) if samples.dtype.kind == "f" else samples
     data = pcm.astype("<i2").tobytes()
+    channels = pcm.shape[1] if pcm.ndim == 2 else 1
     header = struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         b"RIFF", 36 + len(data), b"WAVE",
-        b"fmt ", 16, _PCM, 1, rate_hz, 2 * rate_hz, 2, 16,
+        b"fmt ", 16, _PCM, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16,
         b"data", len(data),
     )  # fmt: skip
     try:

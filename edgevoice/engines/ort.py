@@ -29,6 +29,9 @@ def open_session(model: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     # Other stages share the cores: a thread that spins while it waits takes them away.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Every sentence has a length of its own, and a plan of memory kept for each length adds up:
+    # the process peaked at 201 MB with these plans and at 179 MB without.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
