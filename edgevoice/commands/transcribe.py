@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgevoice import config
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
-from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
 
 if TYPE_CHECKING:
+    from edgevoice.frames import Float32
     from edgevoice.engines.silero_vad import SileroVadModel
     from edgevoice.stages import Recogniser, Transcript
 
 HELP = "speech in WAV files to text"
 
-_PIECE_SAMPLES = SAMPLE_RATE_HZ // 10
+_PIECE_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ def transcribe(
 ) -> Heard:
     """Transcribe float32 samples, shape ``[n]``, 16 kHz, one stretch of speech after another."""
     from edgevoice.engines.segments import cut, pack_spans, speech_spans
+    from edgevoice.frames import ms_to_samples, samples_to_ms
 
+    piece = ms_to_samples(_PIECE_MS)
     begun = time.perf_counter()
     spans = pack_spans(
         speech_spans(samples, vad.open(), vad.open_edges()),
@@ -106,8 +108,8 @@ def transcribe(
     for span in spans:
         recogniser.reset()
         stretch = cut(samples, span)
-        for start in range(0, len(stretch), _PIECE_SAMPLES):
-            recogniser.accept(stretch[start : start + _PIECE_SAMPLES])
+        for start in range(0, len(stretch), piece):
+            recogniser.accept(stretch[start : start + piece])
             partial: Transcript | None = recogniser.partial() if partials else None
             if partial is not None:
                 seen.append((span[0] + partial.audio_ms, partial.text, partial.stable))
@@ -121,6 +123,7 @@ def transcribe(
 def _read(path: Path) -> Float32:
     from edgevoice.audio.resample import resample
     from edgevoice.audio.wav import read_wav
+    from edgevoice.frames import SAMPLE_RATE_HZ
 
     samples, rate_hz = read_wav(path)
     return resample(samples, rate_hz, SAMPLE_RATE_HZ)
