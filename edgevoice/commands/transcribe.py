@@ -18,8 +18,8 @@ from edgevoice import config
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
 
 if TYPE_CHECKING:
-    from edgevoice.frames import Float32
     from edgevoice.engines.silero_vad import SileroVadModel
+    from edgevoice.frames import Float32
     from edgevoice.stages import Recogniser, Transcript
 
 HELP = "speech in WAV files to text"
