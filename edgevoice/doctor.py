@@ -1,7 +1,7 @@
 """What a conversation needs and whether it is there: packages, models, engines, sound, room.
 
 Owns the checks and the command that mends each. Opens no connection but to this machine's own
-sound server and daemon.
+sound server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from edgevoice import host
+from edgevoice import host, runfile
 from edgevoice.config import Settings
 from edgevoice.errors import ArtifactError, EdgevoiceError
 from edgevoice.store import Store
@@ -26,8 +25,6 @@ Status = Literal["ok", "missing", "broken", "note"]
 
 _NEEDED_MB = 600
 """Memory that the default bundle's conversation may take."""
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ def examine(settings: Settings, store: Store, *, quick: bool = False) -> Iterato
             f"answers come from {settings.language_model.endpoint} (not asked)",
         )
     yield from _sound(settings)
-    yield _daemon(settings)
+    yield _daemon()
     yield from _machine(store)
 
 
@@ -241,15 +238,14 @@ def _sound(settings: Settings) -> Iterator[Check]:
         yield Check("sound", "microphone", "ok", detail)
 
 
-def _daemon(settings: Settings) -> Check:
-    address = f"{settings.daemon.host}:{settings.daemon.port}"
-    if settings.daemon.host not in _LOOPBACK:
-        return Check("daemon", "daemon", "note", f"{address} is not this machine (not asked)")
-    try:
-        with socket.create_connection((settings.daemon.host, settings.daemon.port), timeout=0.5):
-            return Check("daemon", "daemon", "note", f"something listens on {address}")
-    except OSError:
-        return Check("daemon", "daemon", "note", f"not running on {address}", needed=False)
+def _daemon() -> Check:
+    addresses = [f"{d.host}:{d.port} (process {d.pid})" for d in runfile.running()]
+    return Check(
+        "daemon",
+        "daemon",
+        "note",
+        f"runs on {', '.join(addresses)}" if addresses else "not running",
+    )
 
 
 def _machine(store: Store) -> Iterator[Check]:

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from edgevoice.errors import EngineError
 from edgevoice.stages import LanguageModel, Message
 
-CUT_OFF = " —"
-"""Ends an agent's turn that was interrupted, so that the model sees where it was cut."""
+INTERRUPTING = "(interrupting) "
+"""Begins the user's turn after an answer that was cut off, so that the model knows.
+
+A mark at the end of the agent's own turn is copied by small models: after "The capital of —"
+SmolLM2-135M answers "The capital of Italy is —", and the same with "...". It says Rome after this.
+"""
 
 _KEEP_SHARE = 0.6
 """Once turns must go, this share of the context is kept.
@@ -30,6 +34,7 @@ class History:
     def __init__(self, system_prompt: str) -> None:
         self._system = [Message("system", system_prompt)] if system_prompt else []
         self._turns: list[Message] = []
+        self._cut_off: set[int] = set()  # which of the agent's turns, by position
 
     @property
     def turns(self) -> Sequence[Message]:
@@ -41,6 +46,10 @@ class History:
         turns = list(self._turns)
         if user_text is not None:
             _append(turns, Message("user", user_text))
+        for position in self._cut_off:
+            if position + 1 < len(turns):
+                said = turns[position + 1].content
+                turns[position + 1] = Message("user", INTERRUPTING + said)
         return [*self._system, *turns]
 
     def user_said(self, text: str) -> None:
@@ -59,12 +68,16 @@ class History:
     def agent_said(self, text: str, *, cut_off: bool) -> None:
         """Enter what was heard of an answer; nothing is entered when nothing was heard."""
         heard = text.strip()
-        if heard:
-            _append(self._turns, Message("assistant", heard + CUT_OFF if cut_off else heard))
+        if not heard:
+            return
+        _append(self._turns, Message("assistant", heard))
+        if cut_off:
+            self._cut_off.add(len(self._turns) - 1)
 
     def forget_oldest(self, turns: int) -> None:
         """Drop the ``turns`` oldest turns, which no longer fit into the model's context."""
         del self._turns[:turns]
+        self._cut_off = {position - turns for position in self._cut_off if position >= turns}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from edgevoice.frames import SAMPLE_RATE_HZ, Int16, to_int16
 
 QUESTIONS = (
     "What is the capital of France?",
+    "How many legs does a spider have?",
     "What is the capital of Italy?",
-    "What is the largest animal in the world?",
-    "What is the capital of Japan?",
+    "Is the sun hot or cold?",
     "What language do people speak in Spain?",
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,11 +103,15 @@ class Track:
 
 
 class RecordedSource:
-    """A source whose frames are kept. See :class:`edgevoice.stages.Source`."""
+    """A source whose frames are kept. See :class:`edgevoice.stages.Source`.
 
-    def __init__(self, source: Source, track: Track) -> None:
+    It also is the clock by which the sink is asked what it has played, ``each_frame``.
+    """
+
+    def __init__(self, source: Source, track: Track, each_frame: Callable[[], object]) -> None:
         self._source = source
         self._track = track
+        self._each_frame = each_frame
         self._started_ns = 0
 
     @property
@@ -124,6 +129,7 @@ class RecordedSource:
         frame = self._source.read(timeout_s)
         if frame is not None:
             self._track.place(frame.samples, self._end_ms(frame))
+            self._each_frame()
         return frame
 
     def stop(self) -> None:
@@ -167,7 +173,7 @@ class RecordedSink:
         self._sink.write(samples)
 
     def played_samples(self) -> int:
-        """Samples that have left the speaker; a session asks at every frame, so keep them now."""
+        """Samples that have left the speaker; they are kept as soon as that is known."""
         with self._lock:
             played = self._sink.played_samples()
             self._keep(played)
@@ -263,13 +269,15 @@ class Recorder:
     def real_time_ports(self, source: Source, sink: Sink) -> tuple[Source, Sink]:
         """Wrap ports that follow the wall's clock."""
         user, agent = self._new_tracks(_REAL_TIME_SLACK_MS)
-        return RecordedSource(source, user), RecordedSink(sink, agent)
+        recorded = RecordedSink(sink, agent)
+        return RecordedSource(source, user, recorded.played_samples), recorded
 
     def lock_step_ports(self, source: Source, sink: SteppedSink) -> tuple[Source, SteppedSink]:
         """Wrap ports whose clock the session moves."""
         self._lock_step = True
         user, agent = self._new_tracks(_LOCK_STEP_SLACK_MS)
-        return _SteppedSource(source, user), RecordedSteppedSink(sink, agent)
+        recorded = RecordedSteppedSink(sink, agent)
+        return _SteppedSource(source, user, recorded.played_samples), recorded
 
     def record(self) -> SessionRecord:
         """Return what was kept so far."""

@@ -123,8 +123,9 @@ def _timeline(record: SessionRecord, exchanges: Sequence[Exchange]) -> str:
         f'<span><i style="background:var(--{colour})"></i>{name}</span>' for colour, name in _KEY
     )
     return (
-        f'<h2>Timeline</h2><div class="card">{report_charts.overview(record, exchanges)}'
-        f'<div class="key">{key}</div>{_audio(record)}</div>'
+        '<h2>Timeline</h2><div class="card"><div class="chart">'
+        f'{report_charts.overview(record, exchanges)}</div><div class="key">{key}</div>'
+        f"{_audio(record)}</div>"
     )
 
 
@@ -165,7 +166,7 @@ def _turn(record: SessionRecord, exchange: Exchange, number: int) -> str:
         f'<button data-s="{start_s:.2f}">play</button></header>'
         f'<dl class="said"><dt>user</dt><dd>{escape(exchange.user)}</dd>'
         f"<dt>agent</dt><dd>{agent}{unheard if exchange.unheard else ''}{cut}</dd></dl>"
-        f"{report_charts.turn(record, exchange)}</section>"
+        f'<div class="chart">{report_charts.turn(record, exchange)}</div></section>'
     )
 
 

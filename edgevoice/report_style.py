@@ -18,7 +18,7 @@ h1 { font-size:24px; margin:0; } h2 { font-size:17px; margin:34px 0 10px; }
   margin:18px 0; }
 .tiles .card { margin:0; } .tiles b { display:block; font-size:24px; line-height:1.3;
   font-variant-numeric:tabular-nums; }
-svg { display:block; width:100%; height:auto; }
+svg { display:block; width:100%; min-width:700px; height:auto; } .chart { overflow-x:auto; }
 svg text { font:11px system-ui,sans-serif; fill:var(--soft); }
 svg .lane { font-size:13px; } svg .label { fill:var(--ink); } svg .number { font-weight:600; }
 .wave.user { fill:var(--user); } .wave.agent { fill:var(--agent); }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevoice import config
@@ -139,19 +139,21 @@ def test_a_change_that_cannot_be_read_says_so(assignment: str) -> None:
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("text")
 
+    @settings(deadline=None)
     @given(st.text(st.characters(codec="utf-8")))
     def check(text: str) -> None:
         model = dataclasses.replace(Settings().language_model, system_prompt=text)
-        settings = dataclasses.replace(Settings(), language_model=model)
-        assert reread(settings, folder) == settings
+        changed = dataclasses.replace(Settings(), language_model=model)
+        assert reread(changed, folder) == changed
 
     check()
 
 
+@settings(deadline=None)
 @given(st.floats(0.05, 0.95))
 def test_any_number_survives(number: float) -> None:
-    settings = config.parse({"vad": {"threshold": number}})
-    (line,) = [x for x in config.to_toml(settings).splitlines() if x.startswith("threshold = ")][:1]
+    changed = config.parse({"vad": {"threshold": number}})
+    (line,) = [x for x in config.to_toml(changed).splitlines() if x.startswith("threshold = ")][:1]
     assert float(line.split("=")[1].split("#")[0]) == number
 
 

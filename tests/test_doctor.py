@@ -2,8 +2,8 @@
 
 import builtins
 import json
+import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgevoice.cli import main
 from edgevoice.config import Settings
 from edgevoice.doctor import Check
 from edgevoice.errors import AudioError, MissingDependencyError
+from edgevoice.runfile import RunFile, Running
 from edgevoice.store import Store
 
 pytestmark = pytest.mark.bundle
@@ -142,17 +143,13 @@ def test_packages_that_are_missing_or_broken(monkeypatch: pytest.MonkeyPatch) ->
     assert doctor.talking_works(list(examine(Settings(), Store.default(), quick=True).values()))
 
 
-def test_a_daemon_is_noticed_on_this_machine_only() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        here = config.override(Settings(), [f"daemon.port={port}"])
-        checks = examine(here, Store.default(), quick=True)
-        assert "listens" in checks["daemon daemon"].detail
-    checks = examine(here, Store.default(), quick=True)
-    assert "not running" in checks["daemon daemon"].detail
-    elsewhere = config.override(Settings(), ["daemon.host=192.0.2.1"])
-    checks = examine(elsewhere, Store.default(), quick=True)
-    assert "not asked" in checks["daemon daemon"].detail
+def test_a_daemon_that_runs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.default()
+    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path))
+    assert examine(Settings(), store, quick=True)["daemon daemon"].detail == "not running"
+    with RunFile.claim(Running(os.getpid(), "127.0.0.1", 8765, 0.0)):
+        detail = examine(Settings(), store, quick=True)["daemon daemon"].detail
+    assert detail == f"runs on 127.0.0.1:8765 (process {os.getpid()})"
 
 
 def test_an_endpoint_needs_no_local_language_model() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevoice.errors import EngineError
-from edgevoice.history import CUT_OFF, History, fit, heard_prefix
+from edgevoice.history import INTERRUPTING, History, fit, heard_prefix
 from edgevoice.stages import Message
 
 
@@ -37,9 +37,42 @@ def test_only_what_was_heard_is_kept() -> None:
     assert history.messages() == [
         Message("system", "be brief"),
         Message("user", "tell me a story"),
-        Message("assistant", "Once upon a" + CUT_OFF),
-        Message("user", "stop"),
+        Message("assistant", "Once upon a"),
+        Message("user", INTERRUPTING + "stop"),
     ]
+    assert history.turns[-1] == Message("user", "stop")
+
+
+def test_an_interruption_is_told_to_the_model_and_can_be_retracted() -> None:
+    history = History("")
+    history.user_said("tell me a story")
+    history.agent_said("Once upon a", cut_off=True)
+    assert history.messages("stop")[-1] == Message("user", INTERRUPTING + "stop")
+    history.user_said("stop")
+    history.retract_user("stop")
+    assert history.turns[-1] == Message("assistant", "Once upon a")
+    history.user_said("stop it")
+    history.agent_said("Fine.", cut_off=False)
+    history.user_said("thanks")
+    assert [m.content for m in history.messages()] == [
+        "tell me a story",
+        "Once upon a",
+        INTERRUPTING + "stop it",
+        "Fine.",
+        "thanks",
+    ]
+    history.forget_oldest(2)
+    assert history.messages()[0] == Message("user", "stop it")  # nobody knows what was interrupted
+
+
+def test_a_mark_stays_with_its_turn_when_older_ones_go() -> None:
+    history = History("")
+    for text, cut_off in (("one", False), ("two", True)):
+        history.user_said(f"say {text}")
+        history.agent_said(text, cut_off=cut_off)
+    history.forget_oldest(2)
+    assert history.messages("stop")[-1] == Message("user", INTERRUPTING + "stop")
+    assert history.messages()[0] == Message("user", "say two")
 
 
 def test_two_user_turns_in_a_row_are_one() -> None:

@@ -170,3 +170,15 @@ def test_the_echo_reference_comes_through() -> None:
     assert (sink.last_played(160) == 4).all()  # type: ignore[attr-defined]
     _, deaf = recorder.real_time_ports(Microphone(), Speaker())
     assert not deaf.last_played(160).any()  # type: ignore[attr-defined]
+
+
+def test_what_leaves_the_speaker_unasked_is_kept_when_it_left() -> None:
+    recorder, speaker, microphone = Recorder(), Speaker(), Microphone()
+    source, sink = recorder.real_time_ports(microphone, speaker)
+    sink.start()
+    source.start()
+    sink.write(ones(80, 5))  # the ramp to silence after a clear(): no session asks for it
+    speaker.played = 80
+    microphone.frames.append(Frame(0, time.monotonic_ns(), ones(FRAME_SAMPLES)))
+    source.read(0.0)
+    assert (recorder.record().agent == 5).sum() == 80

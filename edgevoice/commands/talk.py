@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgevoice import config
+from edgevoice import config, host
 from edgevoice.config import Settings
 from edgevoice.console import Console, spans_table
 from edgevoice.errors import (
@@ -194,6 +194,7 @@ def _conclude(
             "unanswered": missed,
             "cold_start_ms": round(conversation.cold_start_ms),
             "dropped_frames": conversation.dropped_frames,
+            "peak_memory_mb": host.peak_memory_mb(),
         }
         print(json.dumps(result, ensure_ascii=False))
         return
@@ -204,7 +205,7 @@ def _conclude(
             console.line("(--fast: the time that the models took is not in these figures)")
     console.line(
         f"listening {conversation.cold_start_ms / 1000:.1f} s after the start; "
-        f"{conversation.dropped_frames} frames dropped"
+        f"{conversation.dropped_frames} frames dropped, {host.peak_memory_mb()} MiB at most"
     )
     for name in missed:
         console.line(f"no answer to {name}")
