@@ -715,3 +715,53 @@ def test_the_commands_run_and_end_a_process(
     assert "session 1 ended: daemon ends" in errors
     assert "Traceback" not in errors
     assert main(["daemon", "status"]) == 3
+
+
+# --------------------------------------------------------------------------- the default bundle
+
+
+@pytest.mark.bundle
+def test_voicebench_is_understood_and_answered(
+    artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """voicebench as it is published asks the default bundle a question that flite speaks."""
+    from voicebench.adapters import create_adapter
+    from voicebench.metrics import analyze
+    from voicebench.runner import run as hold
+    from voicebench.scenario import AudioSpec, Scenario, StartRule, Turn
+
+    from edgevoice.loading import load_engines
+    from edgevoice.store import Store
+
+    wav = tmp_path / "question.wav"
+    text = "How many days are there in a week?"
+    subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", str(wav)], check=True)
+    store = Store(artifact("silero-vad").parent)
+    settings = override(Settings(), ["daemon.port=0"])
+
+    async def scenario() -> None:
+        lines: list[str] = []
+        daemon = Daemon(settings, lambda: load_engines(settings, store), lines.append)
+        task = asyncio.create_task(daemon.serve())
+        while not lines:
+            assert not task.done(), await task
+            await asyncio.sleep(0.05)
+        url = re.findall(r"ws://\S+:\d+", lines[0])[0]
+        question = Turn(
+            id="question",
+            audio=AudioSpec(file=wav),
+            start=StartRule("session_start", 500.0),
+            text=text,
+            response_timeout_ms=8000.0,
+        )
+        plan = Scenario("one question", (question,), tail_ms=8000.0, max_duration_ms=20_000.0)
+        adapter = create_adapter("websocket", {"url": url, "start_message": {"type": "start"}})
+        turn = analyze(await hold(plan, adapter)).turns[0]
+        daemon.end()
+        assert await task
+        assert turn.responded
+        assert not turn.talk_over
+        assert turn.wer is not None
+        assert turn.wer <= 0.15
+
+    run(scenario)
