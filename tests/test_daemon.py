@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pytest
 from fakes import (
     EnergyVadModel,
     HumSpeech,
+    ScriptedLanguageModel,
     ScriptedLanguageModelModel,
     ScriptedRecogniserModel,
 )
@@ -37,7 +38,7 @@ from edgevoice.config import Settings, override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
 from edgevoice.session import Engines
-from edgevoice.stages import LanguageModel, LanguageModelModel
+from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
 
 SILENCE = b"\0" * 640
 VOICE = (9000 * np.sin(np.arange(320) * 2 * np.pi * 150 / 16_000)).astype("<i2").tobytes()
@@ -121,10 +122,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def served(*changes: str, outbox_bytes: int = 256 * 1024) -> AsyncIterator[Served]:
+async def served(
+    *changes: str, outbox_bytes: int = 256 * 1024, engines: Engines | None = None
+) -> AsyncIterator[Served]:
     settings = override(Settings(), ["daemon.port=0", "turns.unjudged_wait_ms=200", *changes])
     lines: list[str] = []
-    engines = fake_engines()
+    engines = engines or fake_engines()
     daemon = Daemon(settings, lambda: engines, lines.append, outbox_bytes)
     task = asyncio.create_task(daemon.serve())
     while not lines:
@@ -255,6 +258,37 @@ def test_speech_over_the_agent_stops_it_and_history_keeps_what_was_heard() -> No
             await client.wait(type="transcript", role="agent", text="It is.", final=True)
             assert client.audio_bytes - audio_then == 2 * 1600 * 2 * 2
             assert client.kinds().count("clear") == 1
+
+    run(scenario)
+
+
+def test_a_user_who_goes_on_before_the_answer_has_each_word_told_once() -> None:
+    class LateModel(ScriptedLanguageModel):
+        """Has no answer to half a question."""
+
+        def generate(
+            self, messages: Sequence[Message], cancelled: Cancelled = never
+        ) -> Iterator[str]:
+            while "and that" not in messages[-1].content and not cancelled():
+                time.sleep(0.005)
+            yield from super().generate(messages, cancelled)
+
+    class LateModelModel(ScriptedLanguageModelModel):
+        def open(self) -> ScriptedLanguageModel:
+            return LateModel({"what is this and that": "Both are."})
+
+    async def scenario() -> None:
+        engines = dataclasses.replace(
+            fake_engines(), language_model=OpenCounter(LateModelModel({}))
+        )
+        async with served(engines=engines) as daemon, calling(daemon.url) as client:
+            await client.wait(type="state", state="listening")
+            await client.say()
+            await client.wait(type="state", state="thinking")
+            await client.say()
+            await client.wait(type="transcript", role="agent", text="Both are.", final=True)
+            told = [m for m in client.told if m["type"] == "transcript" and m["role"] == "user"]
+            assert [m["text"] for m in told if m["final"]] == ["what is this", "and that"]
 
     run(scenario)
 
