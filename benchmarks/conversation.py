@@ -40,7 +40,7 @@ SUBJECTS = {
     "cascade": [sys.executable, str(Path(__file__).with_name("cascade.py")), "--port", "0"],
 }
 RATE_HZ = 16_000
-ANSWER_TIMEOUT_MS = 5000.0
+ANSWER_TIMEOUT_MS = 6000.0
 INTERRUPT_AFTER_MS = 1500.0
 MAX_STOP_MS = 300.0
 
@@ -101,11 +101,11 @@ async def interrupt(url: str, asked: Recording, over: Recording) -> TurnResult:
     stop = Turn(
         id=over.name,
         audio=AudioSpec(file=over.path),
-        start=StartRule("agent_speech_start", INTERRUPT_AFTER_MS, ANSWER_TIMEOUT_MS + 4000.0),
+        start=StartRule("agent_speech_start", INTERRUPT_AFTER_MS, ANSWER_TIMEOUT_MS),
         expect="stop",
         max_stop_ms=MAX_STOP_MS,
     )
-    max_ms = length_ms(asked) + ANSWER_TIMEOUT_MS + length_ms(over) + 6000.0
+    max_ms = length_ms(asked) + ANSWER_TIMEOUT_MS + length_ms(over) + 2000.0
     return (await hold(url, over.name, (question(asked), stop), max_ms))[1]
 
 
@@ -185,7 +185,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--speech", type=Path, help="folder of recordings with transcripts.tsv")
-    parser.add_argument("--limit", type=int, default=1000, help="of recordings and interruptions")
+    parser.add_argument("--limit", type=int, default=1000, help="of recordings")
+    parser.add_argument("--interruptions", type=int, default=10, help="how many, 10 at most")
     parser.add_argument("--reference-model", default="whisper-tiny.en-fp32")
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
     parser.add_argument("--json", type=Path)
@@ -195,7 +196,7 @@ def main() -> None:
         recordings = (questions(folder) + librivox())[: arguments.limit]
         if arguments.speech is not None:
             recordings += from_folder(arguments.speech, folder)[: arguments.limit]
-        pairs = interruptions(folder)[: arguments.limit]
+        pairs = interruptions(folder)[: arguments.interruptions]
         with contextlib.ExitStack() as stack:
             urls = {
                 name: stack.enter_context(running(SUBJECTS[name], folder / f"{name}.log"))

@@ -184,6 +184,7 @@ class Session:
         self._marks = TurnMarks()
         self._turns = 0
         self._released_text = ""
+        self._told_text = ""
         self._agent_text = ""
         preroll_frames = max(1, round(settings.vad.preroll_ms / FRAME_MS))
         # The onset is known min_speech_ms late, plus a window of the VAD: both must fit as well.
@@ -376,7 +377,7 @@ class Session:
                 self._history.user_said(text)
                 self._released_text = text
                 self._agent_text = ""
-                self._notice(TranscriptNotice(now_ms, "user", text, final=True))
+                self._tell_user_text(text)
                 self._answerer.release(answer)
             case DropAnswer(answer=answer):
                 self._answerer.stop(answer)
@@ -401,6 +402,7 @@ class Session:
     def _close_turn(self, heard: str, *, interrupted: bool) -> None:
         now_ms = self.now_ms()
         self._released_text = ""
+        self._told_text = ""
         self._agent_text = ""
         if heard:
             self._notice(TranscriptNotice(now_ms, "agent", heard, True, interrupted))
@@ -413,6 +415,16 @@ class Session:
         if text and text != self._agent_text:
             self._agent_text = text
             self._notice(TranscriptNotice(self.now_ms(), "agent", text, final=False))
+
+    def _tell_user_text(self, text: str) -> None:
+        """Tell the words of a turn that ended, less those told before the user went on with it.
+
+        What was final stays final, so a watcher that joins final texts has each word once.
+        """
+        rest = text.removeprefix(self._told_text).strip()
+        self._told_text = text
+        if rest:
+            self._notice(TranscriptNotice(self.now_ms(), "user", rest, final=True))
 
     def _mark(self, name: Mark) -> None:
         # Workers call this; a mark is one dictionary entry, set once.

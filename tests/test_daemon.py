@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pytest
 from fakes import (
     EnergyVadModel,
     HumSpeech,
+    ScriptedLanguageModel,
     ScriptedLanguageModelModel,
     ScriptedRecogniserModel,
 )
@@ -37,7 +38,7 @@ from edgevoice.config import Settings, override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
 from edgevoice.session import Engines
-from edgevoice.stages import LanguageModel, LanguageModelModel
+from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
 
 SILENCE = b"\0" * 640
 VOICE = (9000 * np.sin(np.arange(320) * 2 * np.pi * 150 / 16_000)).astype("<i2").tobytes()
@@ -121,10 +122,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def served(*changes: str, outbox_bytes: int = 256 * 1024) -> AsyncIterator[Served]:
+async def served(
+    *changes: str, outbox_bytes: int = 256 * 1024, engines: Engines | None = None
+) -> AsyncIterator[Served]:
     settings = override(Settings(), ["daemon.port=0", "turns.unjudged_wait_ms=200", *changes])
     lines: list[str] = []
-    engines = fake_engines()
+    engines = engines or fake_engines()
     daemon = Daemon(settings, lambda: engines, lines.append, outbox_bytes)
     task = asyncio.create_task(daemon.serve())
     while not lines:
@@ -255,6 +258,37 @@ def test_speech_over_the_agent_stops_it_and_history_keeps_what_was_heard() -> No
             await client.wait(type="transcript", role="agent", text="It is.", final=True)
             assert client.audio_bytes - audio_then == 2 * 1600 * 2 * 2
             assert client.kinds().count("clear") == 1
+
+    run(scenario)
+
+
+def test_a_user_who_goes_on_before_the_answer_has_each_word_told_once() -> None:
+    class LateModel(ScriptedLanguageModel):
+        """Has no answer to half a question."""
+
+        def generate(
+            self, messages: Sequence[Message], cancelled: Cancelled = never
+        ) -> Iterator[str]:
+            while "and that" not in messages[-1].content and not cancelled():
+                time.sleep(0.005)
+            yield from super().generate(messages, cancelled)
+
+    class LateModelModel(ScriptedLanguageModelModel):
+        def open(self) -> ScriptedLanguageModel:
+            return LateModel({"what is this and that": "Both are."})
+
+    async def scenario() -> None:
+        engines = dataclasses.replace(
+            fake_engines(), language_model=OpenCounter(LateModelModel({}))
+        )
+        async with served(engines=engines) as daemon, calling(daemon.url) as client:
+            await client.wait(type="state", state="listening")
+            await client.say()
+            await client.wait(type="state", state="thinking")
+            await client.say()
+            await client.wait(type="transcript", role="agent", text="Both are.", final=True)
+            told = [m for m in client.told if m["type"] == "transcript" and m["role"] == "user"]
+            assert [m["text"] for m in told if m["final"]] == ["what is this", "and that"]
 
     run(scenario)
 
@@ -715,3 +749,53 @@ def test_the_commands_run_and_end_a_process(
     assert "session 1 ended: daemon ends" in errors
     assert "Traceback" not in errors
     assert main(["daemon", "status"]) == 3
+
+
+# --------------------------------------------------------------------------- the default bundle
+
+
+@pytest.mark.bundle
+def test_voicebench_is_understood_and_answered(
+    artifact: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """voicebench as it is published asks the default bundle a question that flite speaks."""
+    from voicebench.adapters import create_adapter
+    from voicebench.metrics import analyze
+    from voicebench.runner import run as hold
+    from voicebench.scenario import AudioSpec, Scenario, StartRule, Turn
+
+    from edgevoice.loading import load_engines
+    from edgevoice.store import Store
+
+    wav = tmp_path / "question.wav"
+    text = "How many days are there in a week?"
+    subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", str(wav)], check=True)
+    store = Store(artifact("silero-vad").parent)
+    settings = override(Settings(), ["daemon.port=0"])
+
+    async def scenario() -> None:
+        lines: list[str] = []
+        daemon = Daemon(settings, lambda: load_engines(settings, store), lines.append)
+        task = asyncio.create_task(daemon.serve())
+        while not lines:
+            assert not task.done(), await task
+            await asyncio.sleep(0.05)
+        url = re.findall(r"ws://\S+:\d+", lines[0])[0]
+        question = Turn(
+            id="question",
+            audio=AudioSpec(file=wav),
+            start=StartRule("session_start", 500.0),
+            text=text,
+            response_timeout_ms=8000.0,
+        )
+        plan = Scenario("one question", (question,), tail_ms=8000.0, max_duration_ms=20_000.0)
+        adapter = create_adapter("websocket", {"url": url, "start_message": {"type": "start"}})
+        turn = analyze(await hold(plan, adapter)).turns[0]
+        daemon.end()
+        assert await task
+        assert turn.responded
+        assert not turn.talk_over
+        assert turn.wer is not None
+        assert turn.wer <= 0.15
+
+    run(scenario)

@@ -36,8 +36,8 @@ Server to client, JSON objects in text messages; ``at_ms`` counts from the sessi
     One line. Unless ``fatal``, the session goes on.
 
 Close codes: 1000 the client asked; 1001 the daemon ends; 1008 the client does not read; 1009 a
-message was far too large (16 MiB; over ``daemon.max_message_bytes`` is an ``error``); 1011 the
-session failed; 1013 all sessions are taken, try later.
+message was over 16 MiB (one over ``daemon.max_message_bytes`` gets an ``error``); 1011 the session
+failed; 1013 all sessions are taken, try later.
 """
 
 from __future__ import annotations
