@@ -29,6 +29,11 @@ _AHEAD_SAMPLES = 4 * SAMPLE_RATE_HZ
 """Speech that is made ahead of the speaker; the rest waits, since an interruption may come."""
 
 _CLAUSES_AHEAD = 4
+
+_VOICE_FIRST_S = 0.5
+"""The model pauses while the voice makes the first sound, so that both cores work on what the
+user waits for; at most this long, since there may be nothing to say."""
+
 _POLL_S = 0.02
 
 
@@ -45,6 +50,7 @@ class _Answer:
     number: int
     cancelled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    first_audio: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     clauses: queue.Queue[str | None] = field(
         default_factory=lambda: queue.Queue(maxsize=_CLAUSES_AHEAD)
@@ -186,6 +192,7 @@ class Answerer:
     def _cancel(self) -> None:
         if self._current is not None:
             self._current.cancelled.set()
+            self._current.first_audio.set()
             self._current = None
 
     # ---------------------------------------------------------------- on the model's worker
@@ -202,6 +209,7 @@ class Answerer:
                 self._mark_for(answer, "first_token")
                 for clause in splitter.feed(piece):
                     self._hand_over(answer, clause)
+                    answer.first_audio.wait(_VOICE_FIRST_S)
             for clause in splitter.flush():
                 self._hand_over(answer, clause)
         except Exception as error:
@@ -247,12 +255,14 @@ class Answerer:
         for chunk in self._speech.synthesise(clause, answer.cancelled.is_set):
             self._deliver(answer, part, resampler.convert(chunk))
         self._deliver(answer, part, resampler.finish())
+        answer.first_audio.set()
 
     def _deliver(self, answer: _Answer, part: _Spoken, samples: Float32) -> None:
         if not samples.size:
             return
         pcm = to_int16(samples)
         self._mark_for(answer, "first_audio")
+        answer.first_audio.set()
         self._wait_for_room(answer)
         with answer.lock:
             if answer.cancelled.is_set():

@@ -49,7 +49,7 @@ class VadSettings:
         64.0, "speech shorter than this is not reported", low=0, high=2000
     )
     min_silence_ms: float = setting(
-        96.0, "silence shorter than this does not end speech", low=32, high=2000
+        64.0, "silence shorter than this does not end speech", low=32, high=2000
     )
     preroll_ms: float = setting(
         300.0,
@@ -64,9 +64,9 @@ class RecogniserSettings:
     """[recogniser]: speech to text."""
 
     model: str = setting("whisper-tiny.en-int8", "catalogue name or folder of the recogniser")
-    threads: int = setting(2, "threads of one decode", low=1, high=64)
+    threads: int = setting(1, "threads of one decode", low=1, high=64)
     partial_interval_ms: float = setting(
-        700.0,
+        1000.0,
         "new audio between two growing partials of a segmented recogniser",
         low=100,
         high=10000,
@@ -85,7 +85,10 @@ class EndOfTurnSettings:
     model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
     threads: int = setting(1, "threads of one judgement", low=1, high=64)
     threshold: float = setting(
-        0.5, "probability from which a turn counts as finished", low=0.0, high=1.0
+        0.5,
+        "probability from which a turn surely is finished; the wait grows below it",
+        low=0.0,
+        high=1.0,
     )
 
 

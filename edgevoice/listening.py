@@ -55,6 +55,7 @@ class Listener:
         self._judgement = Worker("edgevoice-end-of-turn", on_error)
         self._open = False
         self._speaking = False
+        self._quiet = False
         self._batch: list[Float32] = []
         self._since_onset: deque[Float32] = deque()
         self._onset_ms = 0.0
@@ -94,6 +95,14 @@ class Listener:
     def speech_paused(self) -> None:
         """Note that nobody speaks now; an open utterance stays open and hears the silence."""
         self._speaking = False
+
+    def note_quiet(self, quiet: bool) -> None:
+        """Note whether the newest audio was silent.
+
+        A partial that begins in silence ends after the pause is known, and would keep the turn's
+        whole text waiting.
+        """
+        self._quiet = quiet
 
     def feed(self, samples: Float32) -> None:
         """Append audio (float32, 16 kHz) to the open utterance; without one, do nothing."""
@@ -152,8 +161,8 @@ class Listener:
         with self._lock:
             self._queued_samples -= samples.size
             behind = self._queued_samples > 0
-        if behind:
-            return  # A partial of audio that is already old would only delay the newest.
+        if behind or self._quiet:
+            return  # Of audio that is already old, or just before the whole text is asked for.
         partial = self._recogniser.partial()
         if partial is not None and partial.text:
             self._post(PartialHeard(self._now_ms(), partial.text, partial.stable))

@@ -309,8 +309,10 @@ class Session:
         samples = to_float32(captured)
         self._recent.append(samples)
         self._listener.feed(samples)
-        for edge in self._edges.feed(self._vad.accept(samples)):
+        decisions = self._vad.accept(samples)
+        for edge in self._edges.feed(decisions):
             self._step(self._speech_event(edge))
+        self._listener.note_quiet(self._edges.quiet)
 
     def _played_now(self) -> Int16:
         played = getattr(self._sink, "last_played", None)

@@ -154,9 +154,7 @@ def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
             judged = replace(state, probability=probability)
             if judged.wait_over:
                 return judged, []
-            complete = probability >= rules.end_of_turn_threshold
-            wait_ms = rules.complete_wait_ms if complete else rules.incomplete_wait_ms
-            return _set_wait(judged, [], wait_ms)
+            return _set_wait(judged, [], _wait_ms(probability, rules))
         case EndpointReached():
             return _set_wait(state, [], 0.0)
         case TimerFired(timer=timer) if timer == state.timer:
@@ -234,6 +232,12 @@ def _pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
         Announce("speech_paused", Phase.ENDPOINTING.value),
     ]
     return _set_wait(paused, actions, wait_ms)
+
+
+def _wait_ms(probability: float, rules: Rules) -> float:
+    """Return the silence to wait: short from the threshold on, growing evenly below it."""
+    doubt = max(0.0, 1.0 - probability / max(rules.end_of_turn_threshold, 1e-6))
+    return rules.complete_wait_ms + doubt * (rules.incomplete_wait_ms - rules.complete_wait_ms)
 
 
 def _set_wait(state: TurnState, actions: list[Action], wait_ms: float) -> Step:

@@ -76,3 +76,14 @@ def test_edges_alternate_and_do_not_depend_on_how_decisions_come(
     assert all(isinstance(e, Paused) for e in turns[1::2])
     moments = [e.onset_ms if isinstance(e, Started) else e.end_ms for e in turns]
     assert moments == sorted(moments)
+
+
+def test_quiet_is_known_before_the_pause_is() -> None:
+    edges = SpeechEdges(32.0, min_speech_ms=64.0, min_silence_ms=96.0)
+    assert edges.quiet
+    list(edges.feed([True, True, True]))
+    assert not edges.quiet
+    assert list(edges.feed([False])) == []
+    assert edges.quiet
+    list(edges.feed([True]))
+    assert not edges.quiet

@@ -122,13 +122,16 @@ def test_question_and_answer() -> None:
     assert talk.asked(CompleteAnswer) == [CompleteAnswer(1)]
 
 
-def test_an_unfinished_sounding_turn_gets_the_long_wait() -> None:
+@pytest.mark.parametrize(
+    ("probability", "wait_ms"), [(0.0, 1200), (0.25, 725), (0.4, 440), (0.5, 250), (1.0, 250)]
+)
+def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> None:
     talk = Conversation()
     talk.speech(0, 1000)
-    talk.understood("i would like to", probability=0.1)
-    talk.until(2199)
+    talk.understood("i would like to", probability=probability)
+    talk.until(1000 + wait_ms - 1)
     assert talk.state.phase is Phase.ENDPOINTING
-    talk.until(2200)
+    talk.until(1000 + wait_ms + 1)
     assert talk.state.phase is Phase.THINKING
 
 

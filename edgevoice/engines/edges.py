@@ -76,6 +76,11 @@ class SpeechEdges:
         """Whether the last edge was not a :class:`Paused`."""
         return self._speaking
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the newest window was silent, though perhaps not long enough for a pause."""
+        return self._onset_ms is None or self._end_ms < self.heard_ms
+
     def feed(self, decisions: Iterable[bool]) -> Iterator[Edge]:
         """Take one decision a window, in order; yield the edges that they complete."""
         for is_speech in decisions:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import os
 
-# llama.cpp's threads wait for each other in a busy loop, through libgomp, which reads this once,
-# when it is loaded. With recogniser and voice on the same two cores such waiting starves the very
-# thread that is waited for: at a load of 5 on two cores, reading 480 tokens and making 40 of
-# SmolLM2-135M had not ended after 40 s; waiting passively it took 9 to 12 s.
+# llama.cpp's threads wait for each other through libgomp, which reads these once, when it is
+# loaded. Its default is a busy loop that is long enough to starve, on two busy cores, the very
+# thread that is waited for (480 tokens had not been read after 40 s at a load of 5). Sleeping at
+# once is slow as well: 20 tokens a second of SmolLM2-135M on two idle cores, where a short busy
+# loop before the sleep makes 100.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import llama_cpp
 
