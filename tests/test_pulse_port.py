@@ -169,6 +169,14 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
         PulseSource().start()
 
 
+@pytest.mark.parametrize("port", ["auto", "pulse", "pyaudio"])
+def test_what_the_speaker_plays_is_no_microphone(server: PulseServer, port: str) -> None:
+    server.pactl("set-default-source", "speaker.monitor")
+    with pytest.raises(AudioError, match=r"no microphone: .* 'speaker\.monitor'"):
+        open_ports(AudioSettings(port=port))
+    open_ports(AudioSettings(port="pulse", input_device="speaker.monitor"))
+
+
 def test_the_settings_choose_the_port(server: PulseServer) -> None:
     source, sink = open_ports(AudioSettings(port="pulse", input_device="ROOM"))
     assert isinstance(source, PulseSource) and isinstance(source, Source)

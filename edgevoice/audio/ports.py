@@ -67,6 +67,26 @@ def _check(port: str, settings: AudioSettings) -> None:
             known = ", ".join(map(repr, names)) or "none"
             what = f"{direction} device" + (f" named {wanted!r}" if wanted else "")
             raise AudioError(f"no {what}; known: {known}")
+    if not settings.input_device:
+        _refuse_own_speaker()
+
+
+def _refuse_own_speaker() -> None:
+    """Refuse to listen to the sound server's own speaker, which it offers as a source.
+
+    On a machine without a microphone that is all there is, and the agent would hear itself.
+    A source that the settings name is taken as it is.
+    """
+    try:
+        defaults = {d.direction: d.name for d in list_pulse_devices() if d.is_default}
+    except EdgevoiceError:
+        return  # No sound server: PortAudio's devices are the hardware's own.
+    microphone, speaker = defaults.get("input"), defaults.get("output")
+    if microphone == f"{speaker}.monitor":
+        raise AudioError(
+            f"no microphone: the sound server's default source is {microphone!r}, what its own "
+            "speaker plays; plug one in, or name a source in audio.input_device"
+        )
 
 
 def _make(port: str, settings: AudioSettings) -> tuple[Source, Sink]:
