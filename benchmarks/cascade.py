@@ -31,7 +31,7 @@ from edgevoice.frames import FRAME_MS, SAMPLE_RATE_HZ, Float32, to_float32, to_i
 from edgevoice.history import History, fit
 from edgevoice.loading import load_engines
 from edgevoice.protocols import pcm
-from edgevoice.session import Engines
+from edgevoice.weights import Engines
 
 END_SILENCE_MS = 700.0
 

@@ -23,7 +23,8 @@ from edgevoice.events import ClearNotice, ErrorNotice, Notice, StateNotice, Tran
 from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.outbox import Outbox
 from edgevoice.protocols import pcm
-from edgevoice.session import Engines, Session
+from edgevoice.session import Session
+from edgevoice.weights import Engines
 
 OUTBOX_BYTES = 256 * 1024
 """8 s of audio: a client that is so far behind does not converse."""

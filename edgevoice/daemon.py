@@ -37,7 +37,7 @@ from edgevoice.config import Settings
 from edgevoice.errors import DaemonError
 from edgevoice.events import ErrorNotice
 from edgevoice.protocols import pcm
-from edgevoice.session import Engines
+from edgevoice.weights import Engines
 
 STATUS_PATH = "/status"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 Mark = Literal[
     "speech_end",
@@ -21,17 +21,7 @@ Mark = Literal[
     "endpoint",
     "first_sound",
 ]
-MARKS: tuple[Mark, ...] = (
-    "speech_end",
-    "paused",
-    "transcribed",
-    "judged",
-    "first_token",
-    "first_clause",
-    "first_audio",
-    "endpoint",
-    "first_sound",
-)
+MARKS: tuple[Mark, ...] = get_args(Mark)
 """In the order in which they usually come. ``paused``: the VAD knew; ``endpoint``: the turn was
 over; ``first_audio``: the first samples of speech were made; ``first_sound``: they were played."""
 

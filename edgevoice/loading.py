@@ -15,9 +15,9 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
-from edgevoice.session import Engines
 from edgevoice.stages import EndOfTurn
 from edgevoice.store import Store
+from edgevoice.weights import Engines
 
 
 def load_engines(settings: Settings, store: Store | None = None) -> Engines:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol, runtime_checkable
 
@@ -25,7 +24,7 @@ import numpy as np
 
 from edgevoice.answering import Answerer
 from edgevoice.config import Settings
-from edgevoice.engines.edges import Continued, Edge, Paused, SpeechEdges, Started
+from edgevoice.engines.edges import Continued, Edge, Paused, Started
 from edgevoice.errors import AudioError, EdgevoiceError
 from edgevoice.events import (
     Action,
@@ -68,17 +67,9 @@ from edgevoice.frames import (
 from edgevoice.history import History
 from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
-from edgevoice.stages import (
-    EchoCanceller,
-    EndOfTurn,
-    LanguageModelModel,
-    RecogniserModel,
-    Sink,
-    Source,
-    Speech,
-    Vad,
-)
+from edgevoice.stages import EchoCanceller, Sink, Source
 from edgevoice.turns import Phase, Rules, TurnState, step
+from edgevoice.weights import Engines
 
 _READ_TIMEOUT_S = 0.05
 _LOCK_STEP_POLL_S = 0.001
@@ -91,18 +82,6 @@ class Pace(Enum):
     LOCK_STEP = auto()
 
 
-class VadModel(Protocol):
-    """Loaded VAD weights."""
-
-    def open(self) -> Vad:
-        """Start a VAD for one conversation."""
-        ...
-
-    def open_edges(self) -> SpeechEdges:
-        """Start the edge detector that belongs to it."""
-        ...
-
-
 @runtime_checkable
 class LockStepSink(Sink, Protocol):
     """A sink whose clock the session moves."""
@@ -110,23 +89,6 @@ class LockStepSink(Sink, Protocol):
     def advance(self, samples: int) -> None:
         """Let ``samples`` of time pass at the speaker."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """The loaded weights that all sessions of a process share."""
-
-    vad: VadModel
-    recogniser: RecogniserModel
-    end_of_turn: EndOfTurn | None
-    language_model: LanguageModelModel
-    speech: Speech
-
-    def close(self) -> None:
-        """Free the weights; no session may use them any more."""
-        self.recogniser.close()
-        self.language_model.close()
-        self.speech.close()
 
 
 class Session:

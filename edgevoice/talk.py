@@ -22,8 +22,9 @@ from edgevoice.events import Notice, StateNotice, TranscriptNotice
 from edgevoice.exchanges import Exchange, ExchangeLog
 from edgevoice.questions import SpokenQuestion
 from edgevoice.recording import Recorder, SessionRecord
-from edgevoice.session import Engines, Pace, Session
+from edgevoice.session import Pace, Session
 from edgevoice.stages import Sink, Source
+from edgevoice.weights import Engines
 
 Watch = Callable[[Notice], None]
 

@@ -37,8 +37,8 @@ from edgevoice.cli import main
 from edgevoice.config import Settings, override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
-from edgevoice.session import Engines
 from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
+from edgevoice.weights import Engines
 
 SILENCE = b"\0" * 640
 VOICE = (9000 * np.sin(np.arange(320) * 2 * np.pi * 150 / 16_000)).astype("<i2").tobytes()

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("quant",),
     (
         *("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
-        *("exchanges", "outbox"),
+        *("exchanges", "outbox", "weights"),
     ),
     ("listening", "answering"),
     ("session",),
