@@ -1,6 +1,11 @@
 """Piper in onnxruntime and in sherpa-onnx, float and int8, and whether int8 is still understood.
 
     python benchmarks/speech_engines.py FP32_FOLDER INT8_FOLDER [--recogniser FOLDER] [--json]
+        [--busy PROCESSES]
+
+`onnx` decodes in stretches, `whole` is the same engine with the graph in one piece. With `--busy`
+that many processes count in a loop beside it, as a language model does that decodes meanwhile.
+Peak memory (VmHWM) is that of a fresh process that loads one variant and says a long sentence.
 
 The two folders are what the exporter's `piper` kind writes with scheme fp32 and int8. Runs are
 interleaved: each round says the same sentence with every variant, in a random order, and what is
@@ -17,15 +22,20 @@ import os
 import random
 import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soxr
 
+from edgevoice import manifest
 from edgevoice.config import SpeechSettings
+from edgevoice.engines import piper
 from edgevoice.engines.speech import load_speech
 from edgevoice.stages import Speech
 
@@ -46,6 +56,11 @@ SENTENCES = (
     "The fastest land animal is the cheetah.", "Would you like me to read the news?",
     "The answer to your question is forty two.", "Good night, and sleep well.",
 )  # fmt: skip
+LONG = (
+    "The old lighthouse at the end of the harbour was built more than two hundred years ago by "
+    "sailors who had lost their way home"
+)
+ENGINES = ("onnx", "whole", "sherpa")
 
 
 def main() -> None:
@@ -56,22 +71,69 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--recogniser", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--peak", choices=ENGINES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.peak:
+        print(peak_mb(load(arguments.peak, arguments.int8, arguments.threads[0])))
+        return
     folders = {"fp32": arguments.fp32, "int8": arguments.int8}
     voices = {
-        (engine, scheme, threads): load_speech(
-            folder, SpeechSettings(engine=engine, threads=threads)
-        )
-        for engine in ("onnx", "sherpa")
+        (engine, scheme, threads): load(engine, folder, threads)
+        for engine in ENGINES
         for scheme, folder in folders.items()
         for threads in arguments.threads
     }
-    result: dict[str, Any] = {"load_average": os.getloadavg(), "cores": os.cpu_count()}
-    result["speed"] = speed(voices, arguments.rounds)
+    result: dict[str, Any] = {"cores": os.cpu_count(), "busy": arguments.busy}
+    with busy(arguments.busy):
+        result["speed"] = speed(voices, arguments.rounds)
+    result["peak_mb"] = memory(folders)
+    result["load_average"] = os.getloadavg()
     if arguments.recogniser:
         named = {scheme: voices["onnx", scheme, arguments.threads[-1]] for scheme in folders}
         result["round_trip"] = round_trip(named, arguments.recogniser)
     print(json.dumps(result, indent=2) if arguments.json else table(result))
+
+
+def load(engine: str, folder: Path, threads: int) -> Speech:
+    if engine == "whole":
+        return piper.load(folder, threads=threads)
+    if engine == "onnx" and "decoder" not in manifest.read(folder).engine:
+        raise SystemExit(f"{folder}: the graph is not in halves; pull it again with --force")
+    return load_speech(folder, SpeechSettings(engine=engine, threads=threads))
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep that many cores busy meanwhile."""
+    started = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def memory(folders: dict[str, Path]) -> dict[str, float]:
+    """Peak memory of each variant in a process of its own, MB."""
+    peaks = {}
+    for scheme, folder in folders.items():
+        for engine in ENGINES:
+            command = [sys.executable, __file__, str(folder), str(folder), "--peak", engine]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks[f"{engine} {scheme}"] = float(done.stdout)
+    return peaks
+
+
+def peak_mb(voice: Speech) -> float:
+    """Say a sentence of 7 s three times and return the process's peak memory."""
+    for _ in range(3):
+        list(voice.synthesise(LONG))
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024, 1)
 
 
 def speed(voices: dict[tuple[str, str, int], Speech], rounds: int) -> list[dict[str, Any]]:
@@ -87,6 +149,10 @@ def speed(voices: dict[tuple[str, str, int], Speech], rounds: int) -> list[dict[
     for key, runs in seen.items():
         base = seen["onnx", "fp32", key[2]]
         ratios = [mine[0] / its[0] for mine, its in zip(runs, base, strict=True)]
+        whole = seen["whole", key[1], key[2]]
+        to_whole = [
+            [mine[i] / its[i] for mine, its in zip(runs, whole, strict=True)] for i in (0, 1)
+        ]
         rows.append(
             {
                 "engine": key[0],
@@ -95,6 +161,8 @@ def speed(voices: dict[tuple[str, str, int], Speech], rounds: int) -> list[dict[
                 "real_time_factor": round(statistics.median(r for r, _ in runs), 4),
                 "first_chunk_ms": round(statistics.median(ms for _, ms in runs), 1),
                 "ratio_to_onnx_fp32": round(statistics.median(ratios), 3),
+                "ratio_to_whole": round(statistics.median(to_whole[0]), 3),
+                "first_chunk_ratio_to_whole": round(statistics.median(to_whole[1]), 3),
             }
         )
     return rows
@@ -157,14 +225,18 @@ def distance(wanted: Sequence[str], got: Sequence[str]) -> int:
 
 def table(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['cores']} cores, load average {result['load_average'][0]:.1f}",
+        f"{result['cores']} cores, {result['busy']} of them busy, "
+        f"load average {result['load_average'][0]:.1f}",
         "",
-        "| engine | scheme | threads | real-time factor | first chunk, ms | x onnx fp32 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| engine | scheme | threads | real-time factor | first chunk, ms | x onnx fp32 | x whole "
+        "| first chunk x whole | peak, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {r['engine']} | {r['scheme']} | {r['threads']} | {r['real_time_factor']:.3f} "
-        f"| {r['first_chunk_ms']:.0f} | {r['ratio_to_onnx_fp32']:.2f} |"
+        f"| {r['first_chunk_ms']:.0f} | {r['ratio_to_onnx_fp32']:.2f} | {r['ratio_to_whole']:.2f} "
+        f"| {r['first_chunk_ratio_to_whole']:.2f} "
+        f"| {result['peak_mb'][r['engine'] + ' ' + r['scheme']]:.0f} |"
         for r in result["speed"]
     ]
     for scheme, row in result.get("round_trip", {}).items():

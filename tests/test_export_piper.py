@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevoice.engines import piper as engine
 from edgevoice.engines.sherpa_speech import SherpaSpeech, configure
 from edgevoice.errors import ArtifactError, ConfigError
-from edgevoice.export.families import piper
+from edgevoice.export.families import piper, piper_cut
 
 SETTINGS = {
     "audio": {"sample_rate": 16000},
@@ -53,6 +53,43 @@ def tiny_voice(folder: Path) -> Path:
     return folder
 
 
+def decoding_voice(folder: Path, first_layer: str = "dec.conv_pre.weight") -> Path:
+    """Like :func:`tiny_voice`, with a decoder: 2 samples a frame, a speaker, 2 frames of overlap.
+
+    A frame's samples depend on one more on each side by `conv_pre` and on one more by `up`.
+    """
+    tiny_voice(folder)
+    model = onnx.load(str(folder / "tiny.onnx"))
+    rng = np.random.default_rng(1)
+    weights = {
+        "emb": rng.normal(size=(3, 1)), first_layer: rng.normal(size=(1, 1, 3)),
+        "dec.cond.weight": rng.normal(size=(1, 1, 1)), "dec.up.weight": rng.normal(size=(1, 1, 4)),
+        "small": np.array(0.1),
+    }  # fmt: skip
+    del model.graph.node[2:]
+    model.graph.node.extend(
+        [
+            helper.make_node("Conv", ["y", "w"], ["mean"], kernel_shape=[3], pads=[1, 1]),
+            helper.make_node("Mul", ["mean", "small"], ["latent"]),
+            helper.make_node("Gather", ["emb", "sid"], ["g0"]),
+            helper.make_node("Unsqueeze", ["g0", "last"], ["g"]),
+            helper.make_node("Conv", ["latent", first_layer], ["pre"], pads=[1, 1]),
+            helper.make_node("Conv", ["g", "dec.cond.weight"], ["cond"]),
+            helper.make_node("Add", ["pre", "cond"], ["x1"]),
+            helper.make_node(
+                "ConvTranspose", ["x1", "dec.up.weight"], ["x2"], strides=[2], pads=[1, 1]
+            ),
+            helper.make_node("Tanh", ["x2"], ["output"]),
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()
+    )
+    onnx.save(model, str(folder / "tiny.onnx"))
+    return folder
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
@@ -81,11 +118,65 @@ def test_metadata_and_tokens(tmp_path: Path, out: Path) -> None:
 def test_a_speaker_is_chosen(tmp_path: Path, out: Path) -> None:
     piper.prepare(tiny_voice(tmp_path / "in"), out, {})
     voice = engine.load(out, threads=1, speaker=2)
-    samples = voice.run("a a")
-    assert samples is not None
+    (samples,) = voice.run("a a")
     assert len(samples) == 11  # one an id: ^ _ a a _ space _ a a _ $
     with pytest.raises(ConfigError, match="allowed: 0 to 2"):
         engine.load(out, threads=1, speaker=3)
+
+
+def test_the_halves_say_what_the_whole_says(tmp_path: Path, out: Path) -> None:
+    prepared = piper.prepare(decoding_voice(tmp_path / "in"), out, {})
+    assert prepared.engine["decoder_overlap_frames"] == 2
+    assert prepared.engine["samples_per_frame"] == 2
+    assert 0 <= prepared.checks["halves_max_error"] <= piper_cut.MAX_ERROR
+    heard = []
+    for speaker in range(3):
+        (whole,) = engine.load(out, threads=1, speaker=speaker).run("a " * 5000)
+        halves = engine.load(out, threads=1, speaker=speaker, engine=prepared.engine)
+        parts = list(halves.run("a " * 5000))
+        assert len(parts) > 3
+        np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+        heard.append(whole)
+    assert np.abs(heard[0] - heard[1]).max() > 0.01
+    assert np.abs(heard[1] - heard[2]).max() > 0.01
+
+
+def test_a_voice_in_halves_is_prepared_again(tmp_path: Path, out: Path) -> None:
+    first = piper.prepare(decoding_voice(tmp_path / "in"), out, {})
+    again = tmp_path / "again"
+    again.mkdir()
+    assert piper.prepare(out, again, {}).engine == first.engine
+    for name in ("front", "decoder"):
+        path = f"halves/{name}.onnx"
+        assert (again / path).read_bytes() == (out / path).read_bytes()
+
+
+def test_a_voice_that_cannot_be_cut_stays_whole(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = piper.prepare(decoding_voice(tmp_path / "in", "dec.first.weight"), out, {})
+    assert "decoder" not in prepared.engine
+    assert not (out / "halves").exists()
+    assert "stays whole" in caplog.text
+    assert "0 float convolutions named conv_pre" in caplog.text
+
+
+def test_a_decoder_that_sees_everything_stays_whole(
+    tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = decoding_voice(tmp_path / "in")
+    model = onnx.load(str(folder / "tiny.onnx"))
+    last = model.graph.node[-1]
+    last.input[0] = "centred"
+    model.graph.node.insert(
+        len(model.graph.node) - 1, helper.make_node("Sub", ["x2", "average"], ["centred"])
+    )
+    model.graph.node.insert(
+        len(model.graph.node) - 2, helper.make_node("ReduceMean", ["x2"], ["average"], axes=[2])
+    )
+    onnx.save(model, str(folder / "tiny.onnx"))
+    assert "decoder" not in piper.prepare(folder, out, {}).engine
+    assert "no overlap below" in caplog.text
 
 
 def test_preparing_again_keeps_one_set_of_metadata(tmp_path: Path, out: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.engines.ort import chunks, open_session, run_cancellable
+from edgevoice.engines.ort import chunks, open_session, run_cancellable, sound
 from edgevoice.engines.phonemes import phonemise
 from edgevoice.engines.piper import bounded
 from edgevoice.engines.speakable import speakable
@@ -92,10 +92,10 @@ class KokoroSpeech:
                     "style": self._styles[min(len(ids), len(self._styles) - 1)][np.newaxis],
                     "speed": self._speed,
                 }
-                samples = run_cancellable(self._session, feed, cancelled)
-                if samples is None:
+                outputs = run_cancellable(self._session, feed, cancelled)
+                if outputs is None:
                     return
-                yield from chunks(samples, SAMPLE_RATE_HZ, cancelled)
+                yield from chunks(sound(outputs[0]), SAMPLE_RATE_HZ, cancelled)
 
     def close(self) -> None:
         """Free the weights; the voice cannot be used any more."""

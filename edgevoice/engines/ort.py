@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
+from edgevoice.manifest import FILE_NAME
 from edgevoice.stages import Cancelled, never
 
 CHUNK_MS = 100
@@ -40,16 +41,17 @@ def open_session(model: Path, threads: int) -> Any:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from Exception alone
         reason = str(error).replace("\n", " ")
+        artifacts = (p.name for p in model.parents if (p / FILE_NAME).is_file())
         raise ArtifactError(
             f"{model} cannot be loaded ({reason[:160]}); fetch it again: "
-            f"`edgevoice models pull {model.parent.name}`"
+            f"`edgevoice models pull {next(artifacts, model.parent.name)}`"
         ) from error
 
 
 def run_cancellable(
     session: Any, feed: Mapping[str, Any], cancelled: Cancelled = never
-) -> Float32 | None:
-    """Run the graph and return its first output, flat; None when it was cancelled.
+) -> list[Any] | None:
+    """Run the graph and return its outputs; None when it was cancelled.
 
     A run ends early, at the next operator, once ``cancelled`` (asked every 5 ms from another
     thread) says so: a sentence takes a Raspberry Pi seconds, which is too long to be deaf.
@@ -72,7 +74,7 @@ def run_cancellable(
     if cancelled is not never:
         watcher.start()
     try:
-        outputs = session.run(None, dict(feed), options)
+        outputs: list[Any] = session.run(None, dict(feed), options)
     except Exception as error:
         if stopped.is_set():
             return None
@@ -81,7 +83,12 @@ def run_cancellable(
         done.set()
         if cancelled is not never:
             watcher.join()
-    samples: Float32 = np.asarray(outputs[0], dtype=np.float32).reshape(-1)
+    return outputs
+
+
+def sound(output: Any) -> Float32:
+    """Return a graph's output as flat samples, clipped to [-1, 1]."""
+    samples: Float32 = np.asarray(output, dtype=np.float32).reshape(-1)
     return np.clip(samples, -1.0, 1.0)
 
 

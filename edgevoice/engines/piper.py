@@ -1,8 +1,9 @@
 """Piper voices (VITS) straight on onnxruntime.
 
-Owns the voice's graph and its symbol table. Phonemes come from
-:mod:`edgevoice.engines.phonemes`. The format is piper's: `voice.onnx` with inputs ``input``
-[1, n] int64, ``input_lengths`` [1], ``scales`` [noise, length, noise_w] and, with several
+Owns the voice's settings and its symbol table. Phonemes come from
+:mod:`edgevoice.engines.phonemes`; :mod:`edgevoice.engines.vits_graph` runs the graph, stretch by
+stretch where the artifact has it in halves. The format is piper's: `voice.onnx` with inputs
+``input`` [1, n] int64, ``input_lengths`` [1], ``scales`` [noise, length, noise_w] and, with several
 speakers, ``sid`` [1]; beside it `voice.onnx.json` with the symbol ids and the scales.
 """
 
@@ -13,13 +14,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from edgevoice.engines.ort import chunks, open_session, run_cancellable
+from edgevoice.engines.ort import chunks
 from edgevoice.engines.phonemes import phonemise
 from edgevoice.engines.speakable import speakable
+from edgevoice.engines.vits_graph import CutGraph, VitsGraph, WholeGraph, read_cut
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.stages import Cancelled, never
@@ -128,23 +131,22 @@ class PiperSpeech:
     """A Piper voice. Implements :class:`edgevoice.stages.Speech`."""
 
     def __init__(
-        self, model: Path, config: VoiceConfig, *, threads: int, speaker: int, speed: float
+        self, name: str, graph: VitsGraph, config: VoiceConfig, *, speaker: int, speed: float
     ) -> None:
         if not 0 <= speaker < max(config.speakers, 1):
             raise ConfigError(
-                f"speaker {speaker}: {model.name} has {config.speakers}; "
+                f"speaker {speaker}: {name} has {config.speakers}; "
                 f"allowed: 0 to {max(config.speakers, 1) - 1}"
             )
         self.config = config
         self._symbols = SymbolTable(config.symbol_ids)
-        self._session = open_session(model, threads)
+        self._graph = graph
         self._speaker = speaker
         self._scales = np.array(
             [config.noise_scale, config.length_scale / speed, config.noise_w], dtype=np.float32
         )
-        self._inputs = {i.name for i in self._session.get_inputs()}
-        if needed := {"input", "input_lengths", "scales"} - self._inputs:
-            raise ArtifactError(f"{model}: not a Piper voice: it lacks {', '.join(sorted(needed))}")
+        if needed := {"input", "input_lengths", "scales"} - graph.inputs:
+            raise ArtifactError(f"{name}: not a Piper voice: it lacks {', '.join(sorted(needed))}")
 
     @property
     def sample_rate_hz(self) -> int:
@@ -160,26 +162,24 @@ class PiperSpeech:
             for part in bounded(sentence):
                 if cancelled():
                     return
-                samples = self.run(part, cancelled)
-                if samples is None:
-                    return
-                yield from chunks(samples, self.sample_rate_hz, cancelled)
+                for samples in self.run(part, cancelled):
+                    yield from chunks(samples, self.sample_rate_hz, cancelled)
 
-    def run(self, phonemes: str, cancelled: Cancelled = never) -> Float32 | None:
-        """Return the sound of one sentence's phonemes, None when cancelled."""
+    def run(self, phonemes: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+        """Return the sound of one sentence's phonemes as it is made, less when cancelled."""
         ids = np.array([self._symbols.ids(phonemes)], dtype=np.int64)
         feed: dict[str, Any] = {
             "input": ids,
             "input_lengths": np.array([ids.shape[1]], dtype=np.int64),
             "scales": self._scales,
         }
-        if "sid" in self._inputs:
+        if "sid" in self._graph.inputs:
             feed["sid"] = np.array([self._speaker], dtype=np.int64)
-        return run_cancellable(self._session, feed, cancelled)
+        return self._graph.run(feed, cancelled)
 
     def close(self) -> None:
         """Free the weights; the voice cannot be used any more."""
-        del self._session
+        del self._graph
 
 
 def find_files(folder: Path) -> tuple[Path, Path]:
@@ -196,8 +196,23 @@ def find_files(folder: Path) -> tuple[Path, Path]:
     return models[0], models[0].with_name(models[0].name + ".json")
 
 
-def load(folder: Path, *, threads: int, speaker: int = 0, speed: float = 1.0) -> PiperSpeech:
+def load(
+    folder: Path,
+    *,
+    threads: int,
+    speaker: int = 0,
+    speed: float = 1.0,
+    engine: Mapping[str, Any] = MappingProxyType({}),
+) -> PiperSpeech:
     """Load the Piper voice in ``folder``.
+
+    Args:
+        folder: Holds `NAME.onnx` and `NAME.onnx.json`.
+        threads: Threads of one run.
+        speaker: Number of the speaker, from 0.
+        speed: Above 1 is faster.
+        engine: The manifest's table; with the halves of the graph in it these are loaded, and
+            otherwise the whole graph, which is silent until a sentence is done.
 
     Raises:
         ArtifactError: A file is missing, truncated, or not a Piper voice's.
@@ -205,4 +220,10 @@ def load(folder: Path, *, threads: int, speaker: int = 0, speed: float = 1.0) ->
     """
     model, settings = find_files(folder)
     config = read_config(settings)
-    return PiperSpeech(model, config, threads=threads, speaker=speaker, speed=speed)
+    cut = read_cut(folder, engine)
+    graph: VitsGraph
+    if cut is None:
+        graph = WholeGraph(model, threads)
+    else:
+        graph = CutGraph(cut, threads, config.sample_rate_hz)
+    return PiperSpeech(model.name, graph, config, speaker=speaker, speed=speed)

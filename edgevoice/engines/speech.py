@@ -43,7 +43,11 @@ def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
         from edgevoice.engines import piper
 
         return piper.load(
-            folder, threads=settings.threads, speaker=settings.speaker, speed=settings.speed
+            folder,
+            threads=settings.threads,
+            speaker=settings.speaker,
+            speed=settings.speed,
+            engine=described.engine,
         )
     if family == "kokoro":
         from edgevoice.engines import kokoro

@@ -1,5 +1,8 @@
 """Piper voices: one artifact that onnxruntime and sherpa-onnx both load, float or int8.
 
+The whole graph is sherpa-onnx's; beside it lie its two halves, which our own engine plays from
+while it decodes. A graph that cannot be halved is played whole, and a warning says why.
+
 Input is a voice as piper publishes it: `NAME.onnx` and `NAME.onnx.json`. What sherpa-onnx wants
 besides is metadata inside the graph and a `tokens.txt`; its own script
 (`scripts/piper/add_meta_data.py` of sherpa-onnx) is the source of both formats.
@@ -11,6 +14,7 @@ import itertools
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +24,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError, unknown
+from edgevoice.export.families import piper_cut
+
+_log = logging.getLogger(__name__)
 
 SCHEMES = ("fp32", "int8")
 # "hello, how are you today?" A voice of another language leaves out what it lacks.
 CHECK_PHONEMES = "həlˈoʊ, hˌaʊ ɑːɹ juː tədˈeɪ?"
 MAX_DURATION_CHANGE = 0.10
 MAX_SPECTRUM_DB = 3.0
+# In a folder of their own: what reads a voice's folder expects one .onnx file there.
+HALVES = "halves"
+HALF_NAMES = ("front", "decoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
 
     Args:
         fetched: Holds one `NAME.onnx` and its `NAME.onnx.json`.
-        out: Gets both under the same names, and `tokens.txt`.
+        out: Gets both under the same names, `tokens.txt`, and the graph's halves in a folder.
         options: ``scheme``: one of :data:`SCHEMES`, ``fp32`` when absent.
 
     Raises:
@@ -71,12 +81,20 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
     except Exception as error:
         raise ArtifactError(f"{source}: not a whole ONNX model: {_line(error)}") from error
     checks: dict[str, Any] = {}
+    halves = _measure_halves(model, settings)
     if scheme == "int8":
         _quantise(source, target)
         model = onnx.load(str(target))
         checks = _compare(source, target, settings)
     _annotate(model, settings)
     onnx.save(model, str(target))
+    engine: dict[str, Any] = {}
+    if halves is not None:
+        point, measured = halves
+        engine = _save_halves(model, point, out)
+        engine["decoder_overlap_frames"] = measured.overlap_frames
+        engine["samples_per_frame"] = measured.samples_per_frame
+        checks["halves_max_error"] = float(f"{measured.max_error:.1e}")
     shutil.copyfile(source.with_name(source.name + ".json"), out / (source.name + ".json"))
     _write_tokens(settings["phoneme_id_map"], out / "tokens.txt")
     return PreparedVoice(
@@ -86,6 +104,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
             "sample_rate_hz": settings["audio"]["sample_rate"],
             "espeak_voice": settings["espeak"]["voice"],
             "speakers": settings.get("num_speakers", 1),
+            **engine,
         },
         checks=checks,
     )
@@ -107,7 +126,7 @@ def sherpa_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _files(fetched: Path) -> tuple[Path, dict[str, Any]]:
-    models = sorted(fetched.rglob("*.onnx"))
+    models = sorted(path for path in fetched.rglob("*.onnx") if path.parent.name != HALVES)
     if len(models) != 1:
         raise ArtifactError(f"{fetched} has {len(models)} .onnx files; a Piper voice has one")
     path = models[0].with_name(models[0].name + ".json")
@@ -121,6 +140,39 @@ def _files(fetched: Path) -> tuple[Path, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a Piper voice's settings: {error!r}") from error
     return models[0], settings
+
+
+def _measure_halves(
+    model: Any, settings: Mapping[str, Any]
+) -> tuple[piper_cut.CutPoint, piper_cut.Halves] | None:
+    """Cut the float graph and measure; None, and a warning, when it has to stay whole."""
+    import onnx
+
+    try:
+        point = piper_cut.find(model)
+        with tempfile.TemporaryDirectory() as name:
+            whole, front, decoder = (Path(name) / f"{n}.onnx" for n in ("whole", *HALF_NAMES))
+            made = (model, *piper_cut.split(model, point))
+            for part, path in zip(made, (whole, front, decoder), strict=True):
+                onnx.save(part, str(path))
+            feed = _check_feed(settings, {i.name for i in model.graph.input})
+            measured = piper_cut.measure(whole, front, decoder, feed)
+    except Exception as error:  # onnx's and onnxruntime's too: the whole graph is still good
+        _log.warning(
+            "the voice stays whole and is silent until a sentence is done: %s", _line(error)
+        )
+        return None
+    return point, measured
+
+
+def _save_halves(model: Any, point: piper_cut.CutPoint, out: Path) -> dict[str, Any]:
+    import onnx
+
+    (out / HALVES).mkdir()
+    names = {part: f"{HALVES}/{part}.onnx" for part in HALF_NAMES}
+    for name, half in zip(names.values(), piper_cut.split(model, point), strict=True):
+        onnx.save(half, str(out / name))
+    return dict(names)
 
 
 def _annotate(model: Any, settings: Mapping[str, Any]) -> None:
@@ -177,6 +229,14 @@ def _compare(source: Path, target: Path, settings: Mapping[str, Any]) -> dict[st
 def _say(path: Path, settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     import onnxruntime
 
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feed = _check_feed(settings, {i.name for i in session.get_inputs()})
+    samples: npt.NDArray[np.float32] = np.asarray(session.run(None, feed)[0]).reshape(-1)
+    return samples
+
+
+def _check_feed(settings: Mapping[str, Any], inputs: set[str]) -> dict[str, Any]:
+    """Return what a graph with ``inputs`` takes to say the check's words without noise."""
     symbol_ids = settings["phoneme_id_map"]
     pad = symbol_ids["_"]
     ids = [*symbol_ids["^"], *pad]
@@ -184,16 +244,14 @@ def _say(path: Path, settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         if symbol in symbol_ids:
             ids += [*symbol_ids[symbol], *pad]
     ids += symbol_ids["$"]
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {
         "input": np.array([ids], dtype=np.int64),
         "input_lengths": np.array([len(ids)], dtype=np.int64),
         "scales": np.array([0.0, 1.0, 0.0], dtype=np.float32),
     }
-    if "sid" in {i.name for i in session.get_inputs()}:
+    if "sid" in inputs:
         feed["sid"] = np.array([0], dtype=np.int64)
-    samples: npt.NDArray[np.float32] = np.asarray(session.run(None, feed)[0]).reshape(-1)
-    return samples
+    return feed
 
 
 def _bands_db(samples: npt.NDArray[np.float32], bands: int = 24) -> npt.NDArray[np.float64]:

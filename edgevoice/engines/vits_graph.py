@@ -1,0 +1,160 @@
+"""A VITS graph on onnxruntime: whole, or cut in two so that sound comes while it is made.
+
+Owns how a feed of symbols becomes sound. A VITS voice is an encoder, which places the sentence's
+sound in time as a latent of one column a frame, and a HiFi-GAN decoder, which is convolutions
+alone: a sample depends on the latent a few frames around it and on nothing else. So the decoder
+runs on one stretch of frames after another, each with `overlap_frames` more on both sides whose
+sound is thrown away, and gives what one run over all would give. Where a graph is cut and how many
+frames that takes is measured by :mod:`edgevoice.export.families.piper_cut`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgevoice.engines.ort import open_session, run_cancellable, sound
+from edgevoice.errors import ArtifactError
+from edgevoice.frames import Float32
+from edgevoice.manifest import is_inside
+from edgevoice.stages import Cancelled, never
+
+FIRST_MS = 350
+STEP_MS = 1000
+GROWTH = 1.5
+"""Each stretch is at most this much longer than the one before, which plays while it is made.
+
+So there is no gap as long as the decoder makes sound twice as fast as it plays.
+"""
+
+
+class VitsGraph(Protocol):
+    """What turns the inputs of a voice's graph into sound."""
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of the inputs that a feed has to have."""
+        ...
+
+    def run(self, feed: Mapping[str, Any], cancelled: Cancelled = never) -> Iterator[Float32]:
+        """Yield the sound of ``feed`` in parts; end early when cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The two halves of a voice's graph and how the second is run; see :func:`read_cut`.
+
+    Attributes:
+        front: Graph from the voice's inputs to the latent, [1, channels, frames], and to what else
+            the decoder takes (a speaker's embedding), in the order of the decoder's inputs.
+        decoder: Graph from the latent to samples.
+        overlap_frames: Frames on each side that the sound of a frame depends on.
+        samples_per_frame: Samples that the decoder makes of one frame.
+    """
+
+    front: Path
+    decoder: Path
+    overlap_frames: int
+    samples_per_frame: int
+
+
+def read_cut(folder: Path, engine: Mapping[str, Any]) -> Cut | None:
+    """Return the cut that a manifest's ``engine`` table describes, None where it has none.
+
+    Raises:
+        ArtifactError: The table is not usable.
+    """
+    if "decoder" not in engine:
+        return None
+    try:
+        front, decoder = str(engine["front"]), str(engine["decoder"])
+        overlap, hop = int(engine["decoder_overlap_frames"]), int(engine["samples_per_frame"])
+        if not (is_inside(front) and is_inside(decoder)) or overlap < 0 or hop < 1:
+            raise ValueError("a path or a number is out of range")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder}: the manifest's engine table does not describe the voice's halves: "
+            f"{error!r}; pull it again with --force"
+        ) from error
+    return Cut(folder / front, folder / decoder, overlap, hop)
+
+
+def stretches(frames: int, first: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of the stretches that ``frames`` are decoded in.
+
+    >>> list(stretches(260, 30, 86))
+    [(0, 30), (30, 75), (75, 142), (142, 260)]
+
+    The last takes what would be less than half a step more: a stretch costs its overlap.
+    """
+    start, length = 0, float(first)
+    while start < frames:
+        stop = start + max(1, int(length))
+        if frames - stop < step // 2:
+            stop = frames
+        yield start, stop
+        start, length = stop, min(length * GROWTH, step)
+
+
+class WholeGraph:
+    """A voice's graph in one piece: no sound before all of it is made."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self._session = open_session(model, threads)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of the inputs that a feed has to have."""
+        return frozenset(i.name for i in self._session.get_inputs())
+
+    def run(self, feed: Mapping[str, Any], cancelled: Cancelled = never) -> Iterator[Float32]:
+        """Yield all the sound at once."""
+        outputs = run_cancellable(self._session, feed, cancelled)
+        if outputs is not None:
+            yield sound(outputs[0])
+
+
+class CutGraph:
+    """A voice's graph in two halves; the second is run stretch by stretch."""
+
+    def __init__(self, cut: Cut, threads: int, rate_hz: int) -> None:
+        self._cut = cut
+        self._front = open_session(cut.front, threads)
+        self._decoder = open_session(cut.decoder, threads)
+        self._names = [i.name for i in self._decoder.get_inputs()]
+        made = [o.name for o in self._front.get_outputs()]
+        if made != self._names:
+            raise ArtifactError(
+                f"{cut.decoder} takes {', '.join(self._names)} and {cut.front.name} makes "
+                f"{', '.join(made)}: not halves of one voice; pull it again with --force"
+            )
+        per_second = rate_hz / cut.samples_per_frame
+        self._first = max(1, round(per_second * FIRST_MS / 1000))
+        self._step = max(1, round(per_second * STEP_MS / 1000))
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of the inputs that a feed has to have."""
+        return frozenset(i.name for i in self._front.get_inputs())
+
+    def run(self, feed: Mapping[str, Any], cancelled: Cancelled = never) -> Iterator[Float32]:
+        """Yield the sound of one stretch after another; a cancel also ends a run under way."""
+        made = run_cancellable(self._front, feed, cancelled)
+        if made is None:
+            return
+        latent, others = made[0], made[1:]
+        overlap, hop = self._cut.overlap_frames, self._cut.samples_per_frame
+        for start, stop in stretches(latent.shape[2], self._first, self._step):
+            low = max(0, start - overlap)
+            part = np.ascontiguousarray(latent[:, :, low : stop + overlap])
+            decoded = run_cancellable(
+                self._decoder, dict(zip(self._names, [part, *others], strict=True)), cancelled
+            )
+            if decoded is None:
+                return
+            yield sound(decoded[0])[(start - low) * hop : (stop - low) * hop]
