@@ -107,6 +107,7 @@ class Answerer:
         self._on_forgotten = on_forgotten
         self._current: _Answer | None = None
         self._waiting = False
+        self._warming = threading.Event()
         self._thinking = Worker("edgevoice-language-model", self._thinking_failed)
         self._speaking = Worker("edgevoice-speech", self._speaking_failed)
 
@@ -116,13 +117,20 @@ class Answerer:
         return self._waiting or (self._thinking.idle and self._speaking.idle)
 
     def warm(self, messages: Sequence[Message]) -> None:
-        """Read ``messages`` (the system prompt, say) into the model before they are needed."""
+        """Read ``messages`` into the model before an answer to them, or to more, is wanted.
+
+        Does nothing while the model is at work; :meth:`prepare` cuts it short.
+        """
+        if not self._thinking.idle:
+            return
         prompt = list(messages)
-        self._thinking.submit(lambda: _discard(self._model.prefill(prompt)))
+        self._warming.clear()
+        self._thinking.submit(lambda: _discard(self._model.prefill(prompt, self._warming.is_set)))
 
     def prepare(self, number: int, messages: Sequence[Message]) -> None:
         """Begin answer ``number`` to ``messages``; an unreleased earlier one is dropped."""
         self._cancel()
+        self._warming.set()
         answer = _Answer(number)
         self._current = answer
         prompt = list(messages)
@@ -186,6 +194,7 @@ class Answerer:
     def close(self) -> None:
         """Drop what is under way and end the workers."""
         self._cancel()
+        self._warming.set()
         self._thinking.close()
         self._speaking.close()
 

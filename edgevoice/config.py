@@ -97,7 +97,9 @@ class LanguageModelSettings:
     """[language_model]: what answers."""
 
     model: str = setting("smollm2-135m-instruct-q4_1", "catalogue name or path of a GGUF")
-    threads: int = setting(2, "threads of prefill and decode", low=1, high=64)
+    threads: int = setting(
+        0, "threads of prefill and decode; 0 is one for every core but one", low=0, high=64
+    )
     context_tokens: int = setting(2048, "prompt and answer together", low=256, high=131072)
     max_answer_tokens: int = setting(64, "an answer ends here at the latest", low=1, high=4096)
     temperature: float = setting(0.0, "0 is greedy", low=0, high=2)
@@ -122,7 +124,9 @@ class SpeechSettings:
 
     model: str = setting("piper-en_US-joe-medium-int8", "catalogue name or folder of the voice")
     engine: str = setting("auto", "which engine runs the voice", choices=("auto", "onnx", "sherpa"))
-    threads: int = setting(2, "threads of one synthesis", low=1, high=64)
+    threads: int = setting(
+        0, "threads of one synthesis; 0 is one for every core but one", low=0, high=64
+    )
     speaker: int = setting(0, "speaker number of a voice with several", low=0, high=10000)
     speed: float = setting(1.0, "above 1 is faster", low=0.3, high=3.0)
 

@@ -40,6 +40,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads(wanted: int) -> int:
+    """Return ``wanted`` threads, or for 0 one for every core but one.
+
+    The core that is left out is for the other stages and for whatever else the machine does:
+    threads that wait for each other at every step are as slow as the one that has no core. With
+    one busy process beside it, SmolLM2 made 18 tokens a second on two threads of two cores and
+    64 on one.
+    """
+    return wanted or max(1, cores() - 1)
+
+
 def memory_mb() -> tuple[int, int]:
     """Return total and available memory in MiB; zeros where the kernel does not say."""
     sizes = {}

@@ -317,6 +317,8 @@ class Session:
                 if self._state.phase in (Phase.USER_SPEAKING, Phase.ENDPOINTING):
                     whole = f"{self._state.carried} {text}".strip()
                     self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
+                    # What is read while the user speaks need not be read when the turn is over.
+                    self._answerer.warm(self._history.messages(whole))
             case PauseTranscribed(at_ms=at_ms, pause=pause) if pause == self._state.pause:
                 self._marks.mark("transcribed", at_ms)
             case PauseJudged(at_ms=at_ms, pause=pause) if pause == self._state.pause:

@@ -28,11 +28,16 @@ class PacedModel:
         self.said: list[str] = []
         self.asked: list[Sequence[Message]] = []
         self.fails = False
+        self.read: list[Sequence[Message]] = []
+        self.reads_slowly = False
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(m.content.split()) for m in messages)
 
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
+        self.read.append(messages)
+        while self.reads_slowly and not cancelled():
+            time.sleep(0.005)
         return self.count_tokens(messages)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
@@ -235,3 +240,18 @@ def test_turns_that_do_not_fit_are_reported(bench: Bench) -> None:
     bench.wait(lambda: bool(bench.model.asked))
     assert bench.forgotten == [2]
     assert bench.model.asked[0] == [messages[0], messages[3]]
+
+
+def test_partial_words_are_read_ahead_one_at_a_time_and_never_delay_an_answer(bench: Bench) -> None:
+    bench.model.reads_slowly = True
+    bench.answerer.warm([Message("user", "hel")])
+    bench.wait(lambda: bool(bench.model.read))
+    bench.answerer.warm([Message("user", "hello")])
+    assert len(bench.model.read) == 1, "the model is still at the first"
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bool(bench.model.asked))
+    assert bench.model.read == [[Message("user", "hel")]]
+    bench.model.reads_slowly = False
+    bench.wait(lambda: bench.answerer.idle)
+    bench.answerer.warm([Message("user", "and")])
+    bench.wait(lambda: len(bench.model.read) == 2)
