@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice import manifest
+from edgevoice import host, manifest
 from edgevoice.config import SpeechSettings
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.frames import Float32, to_float32
@@ -44,7 +44,7 @@ def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
 
         return piper.load(
             folder,
-            threads=settings.threads,
+            threads=host.threads(settings.threads),
             speaker=settings.speaker,
             speed=settings.speed,
             engine=described.engine,
@@ -53,7 +53,10 @@ def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
         from edgevoice.engines import kokoro
 
         return kokoro.load(
-            folder, threads=settings.threads, speaker=settings.speaker, speed=settings.speed
+            folder,
+            threads=host.threads(settings.threads),
+            speaker=settings.speaker,
+            speed=settings.speed,
         )
     raise ConfigError(
         f"[speech] engine = 'onnx' cannot run {described.name!r}: "
@@ -74,7 +77,7 @@ def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSet
     if described.family in sherpa_speech.CLONING:
         reference = _reference(folder, described)
     return sherpa_speech.SherpaSpeech(
-        sherpa_speech.configure(folder, described.family, settings.threads),
+        sherpa_speech.configure(folder, described.family, host.threads(settings.threads)),
         espeak_voice=espeak_voice,
         language=str(known.get("language", "en")),
         speaker=settings.speaker,
