@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from edgevoice import native_memory
 from edgevoice.config import Settings
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
@@ -26,6 +27,7 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     Raises:
         ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
     """
+    native_memory.bound()
     models = store or Store.default()
     answering = settings.language_model
     folders: dict[str, Path] = {

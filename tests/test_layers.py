@@ -22,7 +22,7 @@ FOLDERS = {
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
-        "host",
+        *("host", "native_memory"),
     ),
     (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
