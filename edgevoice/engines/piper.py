@@ -31,10 +31,14 @@ _log = logging.getLogger(__name__)
 
 PAD, START, END = "_", "^", "$"
 MAX_SYMBOLS = 120
-"""Phonemes in one run, about 8 s; a longer sentence is cut at a clause mark or a space.
+"""Phonemes in one run of a whole graph, about 6 s; a longer sentence is cut at a clause mark or a
+space.
 
-Peak memory of the process with the joe voice: 250 to 300 MB so, 716 MB with 400.
+Peak memory of a process with the int8 joe voice alone: 253 MB so, 419 MB with 250.
 """
+MAX_SYMBOLS_IN_HALVES = 200
+"""The same for a graph in halves, about 10 s: 130 MB. The first sound waits for the front half,
+which takes time as the part is long, so it is not more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,14 @@ class PiperSpeech:
     """A Piper voice. Implements :class:`edgevoice.stages.Speech`."""
 
     def __init__(
-        self, name: str, graph: VitsGraph, config: VoiceConfig, *, speaker: int, speed: float
+        self,
+        name: str,
+        graph: VitsGraph,
+        config: VoiceConfig,
+        *,
+        speaker: int,
+        speed: float,
+        max_symbols: int,
     ) -> None:
         if not 0 <= speaker < max(config.speakers, 1):
             raise ConfigError(
@@ -141,6 +152,7 @@ class PiperSpeech:
         self.config = config
         self._symbols = SymbolTable(config.symbol_ids)
         self._graph = graph
+        self._max_symbols = max_symbols
         self._speaker = speaker
         self._scales = np.array(
             [config.noise_scale, config.length_scale / speed, config.noise_w], dtype=np.float32
@@ -159,7 +171,7 @@ class PiperSpeech:
         if not spoken:
             return
         for sentence in phonemise(spoken, self.config.espeak_voice):
-            for part in bounded(sentence):
+            for part in bounded(sentence, self._max_symbols):
                 if cancelled():
                     return
                 for samples in self.run(part, cancelled):
@@ -223,7 +235,9 @@ def load(
     cut = read_cut(folder, engine)
     graph: VitsGraph
     if cut is None:
-        graph = WholeGraph(model, threads)
+        graph, max_symbols = WholeGraph(model, threads), MAX_SYMBOLS
     else:
-        graph = CutGraph(cut, threads, config.sample_rate_hz)
-    return PiperSpeech(model.name, graph, config, speaker=speaker, speed=speed)
+        graph, max_symbols = CutGraph(cut, threads, config.sample_rate_hz), MAX_SYMBOLS_IN_HALVES
+    return PiperSpeech(
+        model.name, graph, config, speaker=speaker, speed=speed, max_symbols=max_symbols
+    )
