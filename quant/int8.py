@@ -11,6 +11,8 @@ bytes as they come. It is the node that onnxruntime itself fuses ``quantize_dyna
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx
@@ -31,13 +33,14 @@ def round_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def quantise(model: onnx.ModelProto) -> list[str]:
+def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
     """Rewrite ``model`` in place and return the names of the weights that are int8 now.
 
     Every ``MatMul`` whose right side is a float32 initializer of rank 2 is replaced, together
     with an ``Add`` of a constant vector that alone follows it. A ``Gather`` of columns from the
     same initializer (an embedding tied to the logits) reads the int8 columns. Initializers that
-    are used in any other way stay as they are.
+    are used in any other way, or whose name matches one of the shell patterns in ``keep``, stay
+    as they are.
     """
     graph = model.graph
     initializers = {t.name: t for t in graph.initializer}
@@ -50,6 +53,7 @@ def quantise(model: onnx.ModelProto) -> list[str]:
         for name, tensor in initializers.items()
         if tensor.data_type == TensorProto.FLOAT
         and len(tensor.dims) == 2
+        and not any(fnmatchcase(name, pattern) for pattern in keep)
         and any(n.op_type == "MatMul" for n in users[name])
         and all(_can_read_int8(n, name) for n in users[name])
     ]

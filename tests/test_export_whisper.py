@@ -62,12 +62,12 @@ class Reference:
         return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
 
     @staticmethod
-    def attend(q, k, v, causal=False):
+    def attend(q, k, v, causal=False, bias=0.0):
         outputs = []
         size = q.shape[1] // HEADS
         for head in range(HEADS):
             part = slice(head * size, (head + 1) * size)
-            scores = q[:, part] @ k[:, part].T / np.sqrt(size)
+            scores = q[:, part] @ k[:, part].T / np.sqrt(size) + bias
             if causal:
                 scores = np.where(np.tri(*scores.shape, dtype=bool), scores, -np.inf)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -97,7 +97,7 @@ class Reference:
             x = self.feed_forward(x, f"encoder/layer_{i}/ffn")
         return self.norm(x, "encoder/layer_norm")
 
-    def decode(self, tokens, audio):
+    def decode(self, tokens, audio, bias=0.0):
         table = self["decoder/embeddings/weight"]
         x = table[tokens] + self["decoder/position_encodings/encodings"][: len(tokens)]
         for i in range(LAYERS):
@@ -106,7 +106,7 @@ class Reference:
             name = f"{layer}/attention"
             q = self.linear(self.norm(x, f"{name}/layer_norm"), f"{name}/linear_0")
             k, v = np.split(self.linear(audio, f"{name}/linear_1"), 2, 1)
-            x = x + self.linear(self.attend(q, k, v), f"{name}/linear_2")
+            x = x + self.linear(self.attend(q, k, v, bias=bias), f"{name}/linear_2")
             x = self.feed_forward(x, f"{layer}/ffn")
         return self.norm(x, "decoder/layer_norm") @ table.T
 
@@ -147,15 +147,28 @@ def cross_attention(checkpoint, states):
     return [np.stack([p[n].reshape(heads).swapaxes(0, 1) for p in parts]) for n in range(2)]
 
 
-@pytest.mark.parametrize("frames", [7, 40])
+def with_silence(checkpoint, heard):
+    """What the decoder attends to behind ``heard``, and the logarithm of what each row counts."""
+    silence = whisper.encoded_silence(checkpoint)
+    sampled, edge = whisper.SAMPLED_SILENCE, AUDIO - whisper.EDGE_SILENCE
+    span = max(edge - len(heard), 0)
+    steps = [(2 * i + 1) * span // (2 * sampled) for i in range(sampled)]
+    rows = [min(len(heard) + step, edge - 1) for step in steps]
+    counts = [1.0] * len(heard) + [max(span, 1e-9) / sampled] * sampled
+    counts += [float(row >= len(heard)) for row in range(edge, AUDIO)]
+    states = np.concatenate([heard, silence[rows], silence[edge:]])
+    return states, np.log(np.maximum(counts, 1e-12))
+
+
+@pytest.mark.parametrize("frames", [7, 40, 2 * AUDIO])
 def test_encoder_gives_the_keys_and_values_of_audio_then_silence(checkpoint, converted, frames):
     mel = mel_of(frames)
     heard = Reference(checkpoint).encode(mel)
-    silence = whisper.encoded_silence(checkpoint)[len(heard) :]
-    wanted = cross_attention(checkpoint, np.concatenate([heard, silence]))
+    wanted = cross_attention(checkpoint, with_silence(checkpoint, heard)[0])
     got = session(converted["fp32"] / "encoder.onnx").run(None, {"mel": mel[None]})
     for a, b in zip(got, wanted, strict=True):
-        assert a.shape == (LAYERS, HEADS, AUDIO, STATE // HEADS)
+        rows = (frames + 1) // 2 + whisper.SAMPLED_SILENCE + whisper.EDGE_SILENCE
+        assert a.shape == (LAYERS, HEADS, rows, STATE // HEADS)
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
@@ -198,14 +211,35 @@ def steps(folder, suffix, mel, tokens):
     return np.array(rows)
 
 
-def test_decoder_steps_equal_the_whole_sequence(checkpoint, converted):
-    mel, tokens = mel_of(30), [257, 265, 40, 7, 99, 200]
+@pytest.mark.parametrize("frames", [30, 2 * AUDIO - 20])
+def test_decoder_steps_equal_the_whole_sequence(checkpoint, converted, frames):
+    mel, tokens = mel_of(frames), [257, 265, 40, 7, 99, 200]
     states = Reference(checkpoint).encode(mel)
-    silence = whisper.encoded_silence(checkpoint)[len(states) :]
-    wanted = Reference(checkpoint).decode(tokens, np.concatenate([states, silence]))[2:]
+    wanted = Reference(checkpoint).decode(tokens, *with_silence(checkpoint, states))[2:]
     np.testing.assert_allclose(steps(converted["fp32"], "", mel, tokens), wanted, atol=1e-3)
     rounded = steps(converted["int8"], ".int8", mel, tokens)
     assert 0 < np.abs(rounded - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_sampled_silence_stands_for_all_of_it(checkpoint, converted):
+    mel, tokens = mel_of(30), [257, 265, 40, 7]
+    states = Reference(checkpoint).encode(mel)
+    silence = whisper.encoded_silence(checkpoint)[len(states) :]
+    wanted = Reference(checkpoint).decode(tokens, np.concatenate([states, silence]))[2:]
+    got = steps(converted["fp32"], "", mel, tokens)
+    assert np.abs(got - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
+def test_balancing_changes_no_product_and_evens_out_an_outlier():
+    random = np.random.default_rng(5)
+    table = random.standard_normal((50, 8)).astype(np.float32)
+    table[:, 3] *= 64.0
+    gamma, beta = np.ones(8, np.float32), np.zeros(8, np.float32)
+    balance = whisper.balance_channels(table, gamma, beta)
+    assert np.array_equal(balance, np.exp2(np.rint(np.log2(balance))))
+    assert balance[3] == balance.min() < balance.max()
+    x = random.standard_normal(8).astype(np.float32)
+    np.testing.assert_array_equal((x / balance) * (table * balance), x * table)
 
 
 def test_graphs_are_valid_and_the_same_input_gives_the_same_bytes(source, converted, tmp_path):

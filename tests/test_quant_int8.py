@@ -77,6 +77,14 @@ def test_a_matrix_with_another_reader_stays_float():
     assert np.isfinite(run(model)).all()
 
 
+def test_a_matrix_that_is_to_be_kept_stays_float():
+    model = tied_model()
+    assert int8.quantise(model, ["hid*"]) == ["table"]
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    assert types["hidden"] == onnx.TensorProto.FLOAT
+    assert np.isfinite(run(model)).all()
+
+
 @pytest.mark.parametrize(("least", "halved"), [(100, ["table", "positions"]), (1000, ["table"])])
 def test_halving_keeps_every_bit_of_what_float16_holds(least, halved):
     model = tied_model()

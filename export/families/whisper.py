@@ -27,6 +27,12 @@ from edgevoice.export.ctranslate2 import Checkpoint
 from edgevoice.export.onnx_graph import CONTRIB, Graph
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Whisper was trained with
+# Of the silence behind the audio: rows that stand for all others, and rows at its very end, where
+# tiny.en's encoder leaves the 27 last ones unlike the rest (each 14 to 25 from its neighbour, the
+# others 1) and the decoder attends to them. In float32 100 and 40 give the logits of all 1500.
+SAMPLED_SILENCE = 100
+EDGE_SILENCE = 40
+_NO_SCORE = -1e4  # added to a score, leaves no weight
 SILENT_LOG_MEL = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
 _GELU = 3  # CTranslate2's enumeration of activations
 
@@ -132,14 +138,13 @@ def encoder(
     """Build the encoder with the cross-attention's keys and values of every decoder layer.
 
     Whisper was trained on 30 s of audio and falls into loops on less, but most of the 30 s is
-    silence that always comes out alike. So only the audio and its tail padding are computed;
-    the rest of the context is ``silence``, whose keys and values onnxruntime computes once, when
-    it loads the model.
+    silence that always comes out alike. So only the audio and its tail padding are computed, and
+    rows of ``silence`` stand for the rest of the context.
 
     Input ``mel``: float32 [1, n_mels, T], Whisper's normalised log-mel at 100 frames a second,
     T at most twice ``n_audio_ctx``. Frames that are zero throughout, sherpa-onnx's tail padding,
     count as digital silence. Outputs ``n_layer_cross_k`` and ``n_layer_cross_v``: float32
-    [n_text_layer, n_text_head, n_audio_ctx, head size].
+    [n_text_layer, n_text_head, ceil(T / 2) + SAMPLED_SILENCE + EDGE_SILENCE, head size].
 
     Args:
         checkpoint: A Whisper model.
@@ -150,13 +155,10 @@ def encoder(
     graph = Graph("whisper_encoder")
     net = _Network(graph, checkpoint)
     states = _audio_states(graph, net, size)
-    two = graph.constant([2])
-    length = graph.op("Shape", states, start=1, end=2)
-    quiet = graph.weight("encoder/silence", silence[np.newaxis])
-    end = graph.constant([size.n_audio_ctx])
+    states = graph.op("Concat", states, _distant_silence(graph, states, silence), axis=1)
     head = size.n_text_state // size.n_text_head
     shape = graph.constant([-1, size.n_text_layer, size.n_text_head, head])
-    shapes = [size.n_text_layer, size.n_text_head, size.n_audio_ctx, head]
+    shapes: list[int | str] = [size.n_text_layer, size.n_text_head, "T_keys", head]
     for row, name in enumerate(("n_layer_cross_k", "n_layer_cross_v")):
         half = slice(row * size.n_text_state, (row + 1) * size.n_text_state)
         sources = [f"decoder/layer_{i}/attention/linear_1" for i in range(size.n_text_layer)]
@@ -165,17 +167,58 @@ def encoder(
         vector = np.concatenate([checkpoint.floats(f"{s}/bias")[half] for s in sources])
         weight = graph.weight(f"decoder/{name}/weight", matrix.T)
         bias = graph.weight(f"decoder/{name}/bias", vector)
-        heard, rest = (
-            graph.op(
-                "Transpose",
-                graph.op("Reshape", graph.op("Add", graph.op("MatMul", x, weight), bias), shape),
-                perm=[1, 2, 0, 3],
-            )
-            for x in (states, quiet)
-        )
-        rest = graph.op("Slice", rest, length, end, two)
-        graph.output(graph.op("Concat", heard, rest, axis=2), name, np.float32, shapes)
+        keys = graph.op("Reshape", graph.op("Add", graph.op("MatMul", states, weight), bias), shape)
+        graph.output(graph.op("Transpose", keys, perm=[1, 2, 0, 3]), name, np.float32, shapes)
     return graph.model(metadata)
+
+
+def _distant_silence(graph: Graph, states: str, silence: NDArray[np.float32]) -> str:
+    """Pick from ``silence`` what follows ``states`` [1, T, n_audio_state].
+
+    Returns:
+        [1, SAMPLED_SILENCE + EDGE_SILENCE, n_audio_state]: rows that lie evenly between ``T`` and
+        the edge, then the edge.
+    """
+    begin = graph.op("Shape", states, start=1, end=2)
+    edge = len(silence) - EDGE_SILENCE
+    odd = graph.constant(range(1, 2 * SAMPLED_SILENCE, 2))
+    steps = graph.op("Mul", odd, _span(graph, begin, edge))
+    steps = graph.op("Div", steps, graph.constant([2 * SAMPLED_SILENCE]))
+    sampled = graph.op("Add", begin, steps)
+    sampled = graph.op("Min", sampled, graph.constant([edge - 1]))
+    last = graph.constant(range(edge, len(silence)))
+    table = graph.weight("encoder/silence", silence)
+    rows = graph.op("Gather", table, graph.op("Concat", sampled, last, axis=0), axis=0)
+    return graph.op("Unsqueeze", rows, graph.constant([0]))
+
+
+def _silence_bias(graph: Graph, keys: str, n_audio_ctx: int, n_tokens: str) -> str:
+    """Return what cross-attention adds to its scores: float32 [1, 1, n_tokens, T_keys].
+
+    A sampled position stands for ``m`` alike ones, and ``m`` equal terms of a softmax are one
+    term with ``log(m)`` added to its score. Positions that the audio reaches beyond count nothing.
+    """
+    total = graph.op("Shape", keys, start=2, end=3)
+    heard = graph.op("Sub", total, graph.constant([SAMPLED_SILENCE + EDGE_SILENCE]))
+    span = _span(graph, heard, n_audio_ctx - EDGE_SILENCE)
+    span = graph.op("Max", graph.op("Cast", span, to=onnx.TensorProto.FLOAT), graph.constant(1e-9))
+    each = graph.op("Div", span, graph.constant(float(SAMPLED_SILENCE)))
+    nothing = graph.constant(0.0)
+    edge = graph.constant(range(n_audio_ctx - EDGE_SILENCE, n_audio_ctx))
+    follows = graph.op("GreaterOrEqual", edge, heard)
+    parts = [
+        graph.op("Expand", nothing, heard),
+        graph.op("Expand", graph.op("Log", each), graph.constant([SAMPLED_SILENCE])),
+        graph.op("Where", follows, nothing, graph.constant(_NO_SCORE)),
+    ]
+    one = graph.constant([1])
+    shape = graph.op("Concat", one, one, n_tokens, total, axis=0)
+    return graph.op("Expand", graph.op("Concat", *parts, axis=0), shape)
+
+
+def _span(graph: Graph, begin: str, end: int) -> str:
+    """Return ``end - begin``, int64 [1], or 0 where nothing is between them."""
+    return graph.op("Max", graph.op("Sub", graph.constant([end]), begin), graph.constant([0]))
 
 
 def encoded_silence(checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -266,13 +309,21 @@ def decoder(checkpoint: Checkpoint) -> onnx.ModelProto:
     )
 
     # [state, n_vocab], shared by the embedding and the logits.
-    table = graph.weight("decoder/embeddings", checkpoint.floats("decoder/embeddings/weight").T)
+    matrix, gamma, beta = (
+        checkpoint.floats(f"decoder/{name}")
+        for name in ("embeddings/weight", "layer_norm/gamma", "layer_norm/beta")
+    )
+    balance = balance_channels(matrix, gamma, beta)
+    table = graph.weight("decoder/embeddings", matrix.T * balance[:, np.newaxis])
     ids = graph.op("Squeeze", tokens, zero)
     x = graph.op("Transpose", graph.op("Gather", table, ids, axis=1), perm=[1, 0])
+    x = graph.op("Div", x, graph.weight("decoder/embeddings/balance", balance))
     positions = graph.weight(
         "decoder/positions", checkpoint.floats("decoder/position_encodings/encodings")
     )
-    end = graph.op("Add", offset, graph.op("Shape", tokens, start=1, end=2))
+    n_tokens = graph.op("Shape", tokens, start=1, end=2)
+    bias = _silence_bias(graph, cross[0], size.n_audio_ctx, n_tokens)
+    end = graph.op("Add", offset, n_tokens)
     x = graph.op("Add", x, graph.op("Slice", positions, offset, end, zero))
     x = graph.op("Unsqueeze", x, zero)
     present: tuple[list[str], list[str]] = ([], [])
@@ -294,17 +345,51 @@ def decoder(checkpoint: Checkpoint) -> onnx.ModelProto:
         attention = f"{layer}/attention"
         q = net.linear(net.norm(x, f"{attention}/layer_norm"), f"{attention}/linear_0")
         mixed = graph.op(
-            f"{CONTRIB}:MultiHeadAttention", q, cross_k[i], cross_v[i], num_heads=heads
+            f"{CONTRIB}:MultiHeadAttention",
+            q,
+            cross_k[i],
+            cross_v[i],
+            "",
+            "",
+            bias,
+            num_heads=heads,
         )
         x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_2"))
         x = net.feed_forward(x, f"{layer}/ffn")
     last = graph.op("Slice", x, graph.constant([-1]), graph.constant([2**31]), one)
-    logits = graph.op("MatMul", net.norm(last, "decoder/layer_norm"), table)
+    last = graph.op(
+        "LayerNormalization",
+        last,
+        graph.weight("decoder/layer_norm/gamma", gamma / balance),
+        graph.weight("decoder/layer_norm/beta", beta / balance),
+        axis=-1,
+        epsilon=LAYER_NORM_EPSILON,
+    )
+    logits = graph.op("MatMul", last, table)
     graph.output(logits, "logits", np.float32, [1, 1, size.n_vocab])
     for name, parts in zip(names, present, strict=True):
         cache = graph.op("Concat", *parts, axis=0)
         graph.output(cache, f"out_n_layer_{name}", np.float32, [layers, heads, "total", head])
     return graph.model({})
+
+
+def balance_channels(
+    table: NDArray[np.float32], gamma: NDArray[np.float32], beta: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what evens out the channels of the logits' product, float32 [state].
+
+    Multiplying the columns of ``table`` [n_vocab, state] and dividing ``gamma`` and ``beta`` of
+    the norm before it leaves the product as it is, bit for bit, since these are powers of two.
+    But rounding sees neither the one channel of tiny.en's table that is 30 times the others nor
+    the norm's spread. The formula is SmoothQuant's (arXiv:2211.10438, equation 4) with alpha 0.7
+    and the norm's parameters instead of recorded activations: three deviations from its mean.
+    """
+    activations = 3.0 * np.abs(gamma) + np.abs(beta)
+    weights = np.sqrt(np.mean(np.square(table, dtype=np.float64), axis=0))
+    exponents = 0.7 * np.log2(np.maximum(activations, 1e-6))
+    exponents -= 0.3 * np.log2(np.maximum(weights, 1e-6))
+    balance: NDArray[np.float32] = np.exp2(np.rint(exponents - exponents.mean()))
+    return balance.astype(np.float32)
 
 
 def metadata(size: Sizes, vocabulary: Sequence[str]) -> dict[str, str | int]:
