@@ -24,7 +24,7 @@ from ctranslate2_file import (
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export import ctranslate2
-from edgevoice.export.families import whisper
+from edgevoice.export.families import whisper, whisper_silence
 from edgevoice.export.prepare import prepare
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
@@ -150,7 +150,7 @@ def cross_attention(checkpoint, states):
 def with_silence(checkpoint, heard):
     """What the decoder attends to behind ``heard``, and the logarithm of what each row counts."""
     silence = whisper.encoded_silence(checkpoint)
-    sampled, edge = whisper.SAMPLED_SILENCE, AUDIO - whisper.EDGE_SILENCE
+    sampled, edge = whisper_silence.SAMPLED_SILENCE, AUDIO - whisper_silence.EDGE_SILENCE
     span = max(edge - len(heard), 0)
     steps = [(2 * i + 1) * span // (2 * sampled) for i in range(sampled)]
     rows = [min(len(heard) + step, edge - 1) for step in steps]
@@ -167,7 +167,7 @@ def test_encoder_gives_the_keys_and_values_of_audio_then_silence(checkpoint, con
     wanted = cross_attention(checkpoint, with_silence(checkpoint, heard)[0])
     got = session(converted["fp32"] / "encoder.onnx").run(None, {"mel": mel[None]})
     for a, b in zip(got, wanted, strict=True):
-        rows = (frames + 1) // 2 + whisper.SAMPLED_SILENCE + whisper.EDGE_SILENCE
+        rows = (frames + 1) // 2 + whisper_silence.SAMPLED_SILENCE + whisper_silence.EDGE_SILENCE
         assert a.shape == (LAYERS, HEADS, rows, STATE // HEADS)
         np.testing.assert_allclose(a, b, atol=2e-4)
 

@@ -24,15 +24,10 @@ from numpy.typing import NDArray
 
 from edgevoice.errors import ArtifactError
 from edgevoice.export.ctranslate2 import Checkpoint
+from edgevoice.export.families.whisper_silence import distant_silence, silence_bias
 from edgevoice.export.onnx_graph import CONTRIB, Graph
 
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which Whisper was trained with
-# Of the silence behind the audio: rows that stand for all others, and rows at its very end, where
-# tiny.en's encoder leaves the 27 last ones unlike the rest (each 14 to 25 from its neighbour, the
-# others 1) and the decoder attends to them. In float32 100 and 40 give the logits of all 1500.
-SAMPLED_SILENCE = 100
-EDGE_SILENCE = 40
-_NO_SCORE = -1e4  # added to a score, leaves no weight
 SILENT_LOG_MEL = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
 _GELU = 3  # CTranslate2's enumeration of activations
 
@@ -144,7 +139,7 @@ def encoder(
     Input ``mel``: float32 [1, n_mels, T], Whisper's normalised log-mel at 100 frames a second,
     T at most twice ``n_audio_ctx``. Frames that are zero throughout, sherpa-onnx's tail padding,
     count as digital silence. Outputs ``n_layer_cross_k`` and ``n_layer_cross_v``: float32
-    [n_text_layer, n_text_head, ceil(T / 2) + SAMPLED_SILENCE + EDGE_SILENCE, head size].
+    [n_text_layer, n_text_head, ceil(T / 2) + its silence, head size].
 
     Args:
         checkpoint: A Whisper model.
@@ -155,7 +150,7 @@ def encoder(
     graph = Graph("whisper_encoder")
     net = _Network(graph, checkpoint)
     states = _audio_states(graph, net, size)
-    states = graph.op("Concat", states, _distant_silence(graph, states, silence), axis=1)
+    states = graph.op("Concat", states, distant_silence(graph, states, silence), axis=1)
     head = size.n_text_state // size.n_text_head
     shape = graph.constant([-1, size.n_text_layer, size.n_text_head, head])
     shapes: list[int | str] = [size.n_text_layer, size.n_text_head, "T_keys", head]
@@ -170,55 +165,6 @@ def encoder(
         keys = graph.op("Reshape", graph.op("Add", graph.op("MatMul", states, weight), bias), shape)
         graph.output(graph.op("Transpose", keys, perm=[1, 2, 0, 3]), name, np.float32, shapes)
     return graph.model(metadata)
-
-
-def _distant_silence(graph: Graph, states: str, silence: NDArray[np.float32]) -> str:
-    """Pick from ``silence`` what follows ``states`` [1, T, n_audio_state].
-
-    Returns:
-        [1, SAMPLED_SILENCE + EDGE_SILENCE, n_audio_state]: rows that lie evenly between ``T`` and
-        the edge, then the edge.
-    """
-    begin = graph.op("Shape", states, start=1, end=2)
-    edge = len(silence) - EDGE_SILENCE
-    odd = graph.constant(range(1, 2 * SAMPLED_SILENCE, 2))
-    steps = graph.op("Mul", odd, _span(graph, begin, edge))
-    steps = graph.op("Div", steps, graph.constant([2 * SAMPLED_SILENCE]))
-    sampled = graph.op("Add", begin, steps)
-    sampled = graph.op("Min", sampled, graph.constant([edge - 1]))
-    last = graph.constant(range(edge, len(silence)))
-    table = graph.weight("encoder/silence", silence)
-    rows = graph.op("Gather", table, graph.op("Concat", sampled, last, axis=0), axis=0)
-    return graph.op("Unsqueeze", rows, graph.constant([0]))
-
-
-def _silence_bias(graph: Graph, keys: str, n_audio_ctx: int, n_tokens: str) -> str:
-    """Return what cross-attention adds to its scores: float32 [1, 1, n_tokens, T_keys].
-
-    A sampled position stands for ``m`` alike ones, and ``m`` equal terms of a softmax are one
-    term with ``log(m)`` added to its score. Positions that the audio reaches beyond count nothing.
-    """
-    total = graph.op("Shape", keys, start=2, end=3)
-    heard = graph.op("Sub", total, graph.constant([SAMPLED_SILENCE + EDGE_SILENCE]))
-    span = _span(graph, heard, n_audio_ctx - EDGE_SILENCE)
-    span = graph.op("Max", graph.op("Cast", span, to=onnx.TensorProto.FLOAT), graph.constant(1e-9))
-    each = graph.op("Div", span, graph.constant(float(SAMPLED_SILENCE)))
-    nothing = graph.constant(0.0)
-    edge = graph.constant(range(n_audio_ctx - EDGE_SILENCE, n_audio_ctx))
-    follows = graph.op("GreaterOrEqual", edge, heard)
-    parts = [
-        graph.op("Expand", nothing, heard),
-        graph.op("Expand", graph.op("Log", each), graph.constant([SAMPLED_SILENCE])),
-        graph.op("Where", follows, nothing, graph.constant(_NO_SCORE)),
-    ]
-    one = graph.constant([1])
-    shape = graph.op("Concat", one, one, n_tokens, total, axis=0)
-    return graph.op("Expand", graph.op("Concat", *parts, axis=0), shape)
-
-
-def _span(graph: Graph, begin: str, end: int) -> str:
-    """Return ``end - begin``, int64 [1], or 0 where nothing is between them."""
-    return graph.op("Max", graph.op("Sub", graph.constant([end]), begin), graph.constant([0]))
 
 
 def encoded_silence(checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -322,7 +268,7 @@ def decoder(checkpoint: Checkpoint) -> onnx.ModelProto:
         "decoder/positions", checkpoint.floats("decoder/position_encodings/encodings")
     )
     n_tokens = graph.op("Shape", tokens, start=1, end=2)
-    bias = _silence_bias(graph, cross[0], size.n_audio_ctx, n_tokens)
+    bias = silence_bias(graph, cross[0], size.n_audio_ctx, n_tokens)
     end = graph.op("Add", offset, n_tokens)
     x = graph.op("Add", x, graph.op("Slice", positions, offset, end, zero))
     x = graph.op("Unsqueeze", x, zero)
