@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from edgevoice.engines.edges import SpeechEdges
+from edgevoice.engines.speakable import speakable
 from edgevoice.errors import EngineError
 from edgevoice.frames import Float32
 from edgevoice.stages import Cancelled, Message, Transcript, never
@@ -163,7 +164,7 @@ class HumSpeech:
 
     def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
         hum = 0.3 * np.sin(np.arange(1600) * 2 * np.pi * 200 / 16_000)
-        for _ in range(2 * len(text.split())):
+        for _ in range(2 * len(speakable(text).split())):
             if cancelled():
                 return
             yield hum.astype(np.float32)

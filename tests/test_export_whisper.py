@@ -24,7 +24,7 @@ from ctranslate2_file import (
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export import ctranslate2
-from edgevoice.export.families import whisper, whisper_silence
+from edgevoice.export.families import whisper, whisper_silence, whisper_vocabulary
 from edgevoice.export.prepare import prepare
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
@@ -264,7 +264,7 @@ def test_metadata_of_a_multilingual_model():
     special = ["endoftext", "startoftranscript", *codes, "translate", "transcribe", "nospeech"]
     vocabulary = ["Ġ", *(f"<|{s}|>" for s in [*special, "notimestamps"])]
     size = whisper.Sizes(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 4)
-    found = whisper.metadata(size, vocabulary)
+    found = whisper_vocabulary.metadata(size, vocabulary)
     assert found["sot_sequence"] == "2,3,7"
     assert found["all_language_codes"] == "en,zh,de"
     assert found["all_language_tokens"] == "3,4,5"

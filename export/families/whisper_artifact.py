@@ -61,7 +61,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
         raise ConfigError(unknown("scheme of a Whisper model", scheme, SCHEMES))
     try:
         from edgevoice.export import ctranslate2, onnx_graph
-        from edgevoice.export.families import whisper
+        from edgevoice.export.families import whisper, whisper_vocabulary
         from edgevoice.quant import int8
     except ImportError as error:
         raise MissingDependencyError(
@@ -76,7 +76,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
             f"{fetched}: the vocabulary has {len(vocabulary)} tokens, model.bin {size.n_vocab}; "
             "both must be of the same model"
         )
-    metadata = whisper.metadata(size, vocabulary)
+    metadata = whisper_vocabulary.metadata(size, vocabulary)
     suffix = "" if scheme == "fp32" else f".{scheme}"
 
     def write(name: str, model: onnx.ModelProto) -> None:
@@ -88,7 +88,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
     silence = whisper.encoded_silence(checkpoint)
     write("encoder", whisper.encoder(checkpoint, metadata, silence))
     write("decoder", whisper.decoder(checkpoint))
-    (out / "tokens.txt").write_text(whisper.tokens_text(vocabulary), encoding="ascii")
+    (out / "tokens.txt").write_text(whisper_vocabulary.tokens_text(vocabulary), encoding="ascii")
     codes = str(metadata["all_language_codes"]).split(",")
     return PreparedWhisper(
         format="onnx",
