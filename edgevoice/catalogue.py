@@ -70,10 +70,19 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The conversion that turns the fetched files into the artifact's files."""
+    """The conversion that turns the fetched files into the artifact's files.
+
+    ``revision`` counts up when the conversion begins to write something better, so that a pull
+    makes installed artifacts again.
+    """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a manifest records of the conversion."""
+        return {"kind": self.kind, "options": dict(self.options), "revision": self.revision}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +286,9 @@ def _unpacking(data: Any, where: str) -> Unpacking | None:
 def _preparation(data: Any, where: str) -> Preparation | None:
     if data is None:
         return None
-    table = _Table(data, where, ("kind",), ("options",))
+    table = _Table(data, where, ("kind",), ("options", "revision"))
     options = _plain_json(table.get("options", dict, {}), f"{where}.options")
-    return Preparation(table.get("kind", str), options)
+    return Preparation(table.get("kind", str), options, table.get("revision", int, 1))
 
 
 def _plain_json(value: Any, where: str) -> Any:

@@ -114,7 +114,12 @@ class Puller:
             problems = (str(error),)
         if problems:
             self.say(f"{entry.name}: damaged ({problems[0]}), fetching it again")
-        return not problems
+            return False
+        made_by = self.store.manifest(entry.name).checks.get("conversion")
+        if entry.prepare is not None and made_by != entry.prepare.as_json():
+            self.say(f"{entry.name}: made by an earlier conversion, making it again")
+            return False
+        return True
 
     def _check_disk(self, pending: Sequence[Entry]) -> None:
         if not pending:
@@ -156,7 +161,7 @@ class Puller:
                         done = prepare(entry.prepare.kind, fetched_to, out, entry.prepare.options)
                     scheme, format_ = done.scheme, done.format
                     engine |= done.engine
-                    checks |= done.checks
+                    checks |= {**done.checks, "conversion": entry.prepare.as_json()}
                 artifact = Manifest(
                     name=entry.name,
                     stage=entry.stage,

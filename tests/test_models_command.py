@@ -98,6 +98,21 @@ def test_a_pull_brings_the_default_bundle(models: Run, store: Store, conversion:
     assert {f.name for f in store.root.iterdir()} == {".locks", "plain", "turned"}
 
 
+def test_a_better_conversion_makes_installed_artifacts_again(
+    models: Run, store: Store, conversion: object, listed: Path
+) -> None:
+    models("pull", "default")
+    made = store.manifest("turned").checks["conversion"]
+    assert made == {"kind": "upside-down", "options": {"rate": 16}, "revision": 1}
+    text = listed.read_text()
+    listed.write_text(text.replace('kind = "upside-down"', 'kind = "upside-down"\nrevision = 2'))
+    code, _, err = models("pull", "default")
+    assert code == 0
+    assert "turned: made by an earlier conversion, making it again" in err
+    assert store.manifest("turned").checks["conversion"]["revision"] == 2
+    assert "earlier conversion" not in models("pull", "default")[2]
+
+
 def test_a_second_pull_fetches_nothing_unless_it_is_forced(
     models: Run, store: Store, conversion: object, tmp_path: Path
 ) -> None:
