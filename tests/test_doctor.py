@@ -80,8 +80,8 @@ def test_truncated_and_foreign_models_are_broken(
     (judge / "manifest.json").write_text("{", encoding="utf-8")
     # As large as it should be, and not a model.
     voice = copied(artifact, "piper-en_US-joe-medium-int8", store)
-    model = next(voice.glob("*.onnx"))
-    model.write_bytes(bytes(model.stat().st_size))
+    for model in voice.rglob("*.onnx"):
+        model.write_bytes(bytes(model.stat().st_size))
     checks = examine(Settings(), store)
     assert checks["model vad"].status == "broken"
     assert "has 1000 bytes" in checks["model vad"].detail
