@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
-        *("devices", "runfile"),
+        *("devices", "runfile", "read_ahead"),
     ),
     ("quant",),
     (

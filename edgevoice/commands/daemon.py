@@ -20,6 +20,7 @@ from typing import Any
 
 from edgevoice import config, runfile
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, DaemonError
+from edgevoice.read_ahead import read_ahead
 
 HELP = "serve conversations over a WebSocket"
 EXIT_NOT_RUNNING = 3
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
+    read_ahead(settings)  # before the imports that wait for the disk
     from edgevoice.daemon import Daemon
     from edgevoice.loading import load_engines
 

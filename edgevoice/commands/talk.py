@@ -21,6 +21,7 @@ from edgevoice.errors import (
     ConfigError,
     MissingDependencyError,
 )
+from edgevoice.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from edgevoice.questions import SpokenQuestion
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Hold the conversation; 1 when a recorded question got no answer."""
     settings = config.override(config.load(options.config), options.set)
+    read_ahead(settings)  # before the imports that wait for the disk
     console = Console(sys.stderr if options.json else sys.stdout)
     # Everything that can be wrong with what was asked for is said before seconds of loading.
     folder = _demo_folder(options, settings, console)
