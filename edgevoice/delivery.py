@@ -6,6 +6,7 @@ so that a pull that was cut off goes on where it was. Hashes are :mod:`edgevoice
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -194,11 +195,11 @@ def _watch(
 def _largest_in(folder: Path) -> int:
     """Return the size of the biggest file: pip holds the wheel twice while it moves it."""
     largest = 0
-    for path in folder.rglob("*"):
-        try:
-            largest = max(largest, path.stat().st_size)
-        except FileNotFoundError:  # pip moved it meanwhile
-            continue
+    # os.walk passes over folders that pip removes in the middle of it; Path.rglob raises.
+    for parent, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # pip moved it meanwhile
+                largest = max(largest, Path(parent, name).stat().st_size)
     return largest
 
 

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevoice import download, progress, sources
+from edgevoice import delivery, download, progress, sources
 from edgevoice.catalogue import SourceFile, Unpacking
 from edgevoice.delivery import Cache, key
 from edgevoice.errors import ArtifactError, FetchError, MissingDependencyError
@@ -568,3 +569,22 @@ def test_two_pulls_at_once_fetch_it_once(tmp_path: Path, store: Store, server: F
     assert store.verify("tiny") == ()
     # The first broke off at nothing and asked once more; the second asked for nothing.
     assert len(server.requests) == 2
+
+
+def test_pips_progress_is_watched_while_its_folders_come_and_go(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            inner = tmp_path / "a" / "b"
+            inner.mkdir(parents=True)
+            (inner / "wheel").write_bytes(b"1234")
+            shutil.rmtree(tmp_path / "a")
+
+    pip = threading.Thread(target=come_and_go)
+    pip.start()
+    try:
+        assert {delivery._largest_in(tmp_path) for _ in range(3000)} <= {0, 4}
+    finally:
+        stop.set()
+        pip.join()
