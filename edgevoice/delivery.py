@@ -6,7 +6,6 @@ so that a pull that was cut off goes on where it was. Hashes are :mod:`edgevoice
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -53,7 +52,8 @@ class Cache:
         """Forget what was fetched from ``source``'s origin."""
         with self.store.lock(key(source)):
             shutil.rmtree(self.root / key(source), ignore_errors=True)
-        if self.root.is_dir() and not any(self.root.iterdir()):
+        # Fails while another pull has something in it, and when another was quicker to remove it.
+        with suppress(OSError):
             self.root.rmdir()
 
 
@@ -198,7 +198,7 @@ def _largest_in(folder: Path) -> int:
     # os.walk passes over folders that pip removes in the middle of it; Path.rglob raises.
     for parent, _folders, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # pip moved it meanwhile
+            with suppress(FileNotFoundError):  # pip moved it meanwhile
                 largest = max(largest, Path(parent, name).stat().st_size)
     return largest
 

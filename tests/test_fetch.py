@@ -564,8 +564,9 @@ def test_two_pulls_at_once_fetch_it_once(tmp_path: Path, store: Store, server: F
             assert "waiting for another pull" in second.stderr.readline()
             server.go_on.set()
             assert first.wait(20) == 0
-            assert second.wait(20) == 0
-            assert "already installed" in second.stderr.read()
+            said = second.stderr.read()
+            assert second.wait(20) == 0, said
+            assert "already installed" in said
     assert store.verify("tiny") == ()
     # The first broke off at nothing and asked once more; the second asked for nothing.
     assert len(server.requests) == 2
