@@ -54,7 +54,6 @@ class Listener:
         self._recognition = Worker("edgevoice-recogniser", on_error)
         self._judgement = Worker("edgevoice-end-of-turn", on_error)
         self._open = False
-        self._speaking = False
         self._quiet = False
         self._batch: list[Float32] = []
         self._since_onset: deque[Float32] = deque()
@@ -83,7 +82,6 @@ class Listener:
             onset_ms: When the speech began.
             preroll: float32, 16 kHz: the audio from a little before the onset until now.
         """
-        self._speaking = True
         self._onset_ms = onset_ms
         self._since_onset.clear()
         if self._open:
@@ -91,10 +89,6 @@ class Listener:
             return
         self._open = True
         self.feed(preroll)
-
-    def speech_paused(self) -> None:
-        """Note that nobody speaks now; an open utterance stays open and hears the silence."""
-        self._speaking = False
 
     def note_quiet(self, quiet: bool) -> None:
         """Note whether the newest audio was silent.
@@ -127,13 +121,17 @@ class Listener:
             self._judgement.submit(lambda: self._judge_pause(pause, audio))
 
     def forget(self, until_ms: float) -> None:
-        """Close the utterance; speech that began after ``until_ms`` opens the next one."""
+        """Close the utterance; speech that began after ``until_ms`` opens the next one.
+
+        The rest of speech that is cut off here belongs to no turn: it is not recognised, however
+        long it goes on.
+        """
         self._batch.clear()
         self._turn_audio.clear()
         self._turn_samples = 0
         kept = list(self._since_onset) if self._onset_ms > until_ms else []
         self._since_onset.clear()
-        self._open = bool(kept) or self._speaking
+        self._open = bool(kept)
         self._recognition.submit(self._recogniser.reset)
         for samples in kept:
             self.feed(samples)

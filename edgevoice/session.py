@@ -295,7 +295,6 @@ class Session:
             case Continued(speech_ms=speech_ms):
                 return SpeechContinued(at_ms, speech_ms)
             case Paused(end_ms=end_ms):
-                self._listener.speech_paused()
                 return SpeechPaused(at_ms, end_ms + shift_ms)
 
     def _open_utterance(self, onset_ms: float) -> None:

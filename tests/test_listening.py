@@ -125,7 +125,6 @@ def test_the_judge_hears_eight_seconds_at_most(bench: Bench) -> None:
 
 def test_a_pause_keeps_the_utterance_open(bench: Bench) -> None:
     bench.listener.speech_started(0, audio(1, 100))
-    bench.listener.speech_paused()
     bench.listener.transcribe_pause(1)
     bench.listener.speech_started(900, audio(9, 300))
     bench.listener.feed(audio(2, 100))
@@ -137,7 +136,6 @@ def test_a_pause_keeps_the_utterance_open(bench: Bench) -> None:
 
 def test_forget_closes_the_utterance(bench: Bench) -> None:
     bench.listener.speech_started(0, audio(1, 100))
-    bench.listener.speech_paused()
     bench.listener.forget(500)
     bench.listener.feed(audio(2, 100))
     bench.settle()
@@ -150,7 +148,6 @@ def test_forget_closes_the_utterance(bench: Bench) -> None:
 
 def test_speech_that_began_after_the_closed_turn_survives_the_forgetting(bench: Bench) -> None:
     bench.listener.speech_started(0, audio(1, 100))
-    bench.listener.speech_paused()
     bench.listener.feed(audio(0, 300))
     bench.listener.speech_started(1000, audio(5, 200))
     bench.listener.feed(audio(6, 100))
@@ -205,3 +202,12 @@ def test_partials_of_old_audio_are_skipped(bench: Bench) -> None:
     bench.recogniser.gate.set()
     bench.settle()
     assert len(decoded) == 1
+
+
+def test_the_rest_of_speech_that_was_cut_off_is_not_recognised(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 100))
+    bench.listener.forget(5000)
+    for _ in range(50):
+        bench.listener.feed(audio(2, 100))
+    bench.settle()
+    assert bench.recogniser.audio == []
