@@ -118,7 +118,7 @@ def step(state: TurnState, event: Event, rules: Rules) -> Step:
 
 def _listening(state: TurnState, event: Event) -> Step:
     if isinstance(event, SpeechStarted):
-        return _hear_user(state, event.onset_ms, "speech_started")
+        return _hear_user(state, event.onset_ms, "speech_started", {})
     if isinstance(event, SpeechPaused):
         # The rest of a turn that max_turn_ms or an endpoint rule had closed.
         return state, [ForgetUtterance(event.end_ms)]
@@ -201,7 +201,12 @@ def _answering(state: TurnState, event: Event, rules: Rules) -> Step:
             return state, []
 
 
-def _hear_user(state: TurnState, onset_ms: float, decision: str) -> Step:
+def _hear_user(
+    state: TurnState,
+    onset_ms: float,
+    decision: str,
+    evidence: dict[str, float | str],
+) -> Step:
     heard = replace(
         state,
         phase=Phase.USER_SPEAKING,
@@ -213,7 +218,7 @@ def _hear_user(state: TurnState, onset_ms: float, decision: str) -> Step:
         over_onset_ms=None,
         timer=state.timer + 1,
     )
-    return heard, [Announce(decision, Phase.USER_SPEAKING.value)]
+    return heard, [Announce(decision, Phase.USER_SPEAKING.value, evidence)]
 
 
 def _pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
@@ -295,17 +300,13 @@ def _release(state: TurnState) -> Step:
 def _barge_in(state: TurnState, at_ms: float, onset_ms: float) -> Step:
     evidence: dict[str, float | str] = {"speech_ms": at_ms - onset_ms}
     if state.phase is Phase.SPEAKING:
-        heard, announced = _hear_user(state, onset_ms, "interrupted")
+        heard, announced = _hear_user(state, onset_ms, "interrupted", evidence)
         stop: Action = InterruptAnswer(state.answer, "user spoke")
     else:
         # Nothing was heard of the answer: the turn goes on, with the words that it already has.
-        heard, announced = _hear_user(state, onset_ms, "turn_resumed")
+        heard, announced = _hear_user(state, onset_ms, "turn_resumed", evidence)
         stop = DropAnswer(state.answer, "user went on")
-    return heard, [stop, *(_with_evidence(a, evidence) for a in announced)]
-
-
-def _with_evidence(action: Action, evidence: dict[str, float | str]) -> Action:
-    return replace(action, evidence=evidence) if isinstance(action, Announce) else action
+    return heard, [stop, *announced]
 
 
 def _answer_over(
@@ -315,8 +316,8 @@ def _answer_over(
     idle = replace(state, phase=Phase.LISTENING, carried="", text=None, over_onset_ms=None)
     if onset_ms is not None:
         # The user had just begun when the agent ended: what was speech over the agent is a turn.
-        heard, announced = _hear_user(idle, onset_ms, decision)
-        return heard, [*actions, *(_with_evidence(a, evidence) for a in announced)]
+        heard, announced = _hear_user(idle, onset_ms, decision, evidence)
+        return heard, [*actions, *announced]
     return idle, [*actions, Announce(decision, Phase.LISTENING.value, evidence)]
 
 
