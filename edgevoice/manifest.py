@@ -67,6 +67,8 @@ class Manifest:
         files: Every file of the artifact but the manifest itself.
         engine: What the engine must know and the files do not say; plain JSON values.
         checks: Figures that the exporter measured before it published; plain JSON values.
+        tensors: What every weight is written in, by its name in the files.
+        device: The profile that the artifact was made for, "" for any.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Manifest:
     files: tuple[ArtifactFile, ...]
     engine: Mapping[str, Any] = field(default_factory=dict)
     checks: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def file(self, suffix: str) -> ArtifactFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def from_file(path: Path) -> SpokenQuestion:
     return SpokenQuestion(str(path), to_int16(resample(samples, rate_hz, SAMPLE_RATE_HZ)))
 
 
-def speak_questions() -> list[SpokenQuestion]:
-    """Make :data:`QUESTIONS` into sound, by turns with each of the other voices.
+def speak_questions(texts: Sequence[str] = QUESTIONS) -> list[SpokenQuestion]:
+    """Make ``texts`` into sound, by turns with each of the other voices.
 
     Raises:
         MissingDependencyError: Neither flite nor espeak-ng is installed.
@@ -55,7 +56,7 @@ def speak_questions() -> list[SpokenQuestion]:
     with tempfile.TemporaryDirectory(prefix="edgevoice-") as folder:
         return [
             _speak(text, _command(number), Path(folder) / f"{number}.wav")
-            for number, text in enumerate(QUESTIONS)
+            for number, text in enumerate(texts)
         ]
 
 

@@ -1,0 +1,1 @@
+"""How each stage's artifacts are measured against their float reference."""

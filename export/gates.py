@@ -1,0 +1,123 @@
+"""The gates: figures of a candidate beside its float reference, and the bounds that they meet.
+
+A measurement is a function of this shape, run in a child process (native code may abort, and a
+child's peak memory is its own)::
+
+    measure(reference: Path, candidate: Path, material: Path | None, threads: int) -> Figures
+
+``reference`` and ``candidate`` are artifact folders with manifests; both are loaded by the
+runtime's own engine, the one that will run them, and measured in turn (a, b, a, b...), so that a
+noisy machine is noisy for both. ``material`` is the user's folder of recordings or text, None for
+the default. Figures are plain numbers; a name says its unit, and ``*_ratio`` is candidate over
+reference.
+
+Owns bounds and verdicts; each stage's measurement lies in :mod:`edgevoice.export.checks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgevoice.errors import ConfigError, unknown
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """``figure`` must be at most, or at least, ``value``."""
+
+    figure: str
+    relation: Literal["at most", "at least"]
+    value: float
+    why: str = ""
+
+    def holds(self, measured: float) -> bool:
+        """Whether ``measured`` meets the bound; NaN never does."""
+        if math.isnan(measured):
+            return False
+        return measured <= self.value if self.relation == "at most" else measured >= self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One bound, and what was measured."""
+
+    bound: Bound
+    measured: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bound was met."""
+        return self.bound.holds(self.measured)
+
+    def __str__(self) -> str:
+        mark = "met" if self.passed else "missed"
+        return (
+            f"{self.bound.figure} {self.measured:.4g}, allowed {self.bound.relation} "
+            f"{self.bound.value:g}: {mark}"
+        )
+
+
+_SIZE = Bound("size_ratio", "at most", 1.0, "an artifact that is no smaller is no gain")
+# speed_ratio_low is the lower end of the 95 % interval of the paired ratio of run times: slower
+# than float beyond what this machine's noise explains.
+_SPEED = Bound("speed_ratio_low", "at most", 1.0, "slower than float fails like worse than float")
+
+BOUNDS: Mapping[str, tuple[Bound, ...]] = {
+    "recogniser": (
+        Bound("wer_points", "at most", 1.0, "word error rate above float's, percentage points"),
+        _SPEED,
+        _SIZE,
+    ),
+    "language-model": (
+        Bound("kl_divergence", "at most", 0.15, "mean nats per token between next-token choices"),
+        Bound("same_top_token", "at least", 0.80, "share of tokens where the first choice is kept"),
+        Bound("perplexity_ratio", "at most", 1.10),
+        Bound("decode_ratio_low", "at most", 1.0, "run time per token"),
+        _SIZE,
+    ),
+    "speech": (
+        Bound("wer_points", "at most", 1.0, "of Whisper on what it says, above float's"),
+        Bound("log_mel_distance_db", "at most", 6.0),
+        Bound("duration_ratio", "at most", 1.1),
+        Bound("duration_ratio", "at least", 0.9),
+        Bound("level_difference_db", "at most", 1.5),
+        Bound("clipped_share", "at most", 0.001),
+        _SPEED,
+        _SIZE,
+    ),
+    "vad": (
+        Bound("agreement", "at least", 0.99, "windows judged alike"),
+        _SPEED,
+        _SIZE,
+    ),
+    "end-of-turn": (
+        Bound("agreement", "at least", 0.97, "clips judged alike"),
+        _SPEED,
+        _SIZE,
+    ),
+}
+
+
+def bounds_for(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
+    """Return the bounds of ``stage`` with the values that the user set.
+
+    Raises:
+        ConfigError: An override names a figure that this stage does not bound.
+    """
+    bounds = BOUNDS[stage]
+    known = {b.figure for b in bounds}
+    if strange := set(overrides) - known:
+        raise ConfigError(unknown("bound", min(strange), sorted(known)))
+    return tuple(
+        Bound(b.figure, b.relation, overrides.get(b.figure, b.value), b.why) for b in bounds
+    )
+
+
+def judge(figures: Figures, bounds: Sequence[Bound]) -> tuple[Verdict, ...]:
+    """Hold ``figures`` against ``bounds``; a figure that was not measured is NaN, and misses."""
+    return tuple(Verdict(b, float(figures.get(b.figure, math.nan))) for b in bounds)
