@@ -25,6 +25,7 @@ from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.outbox import Outbox
 from edgevoice.protocols import pcm
 from edgevoice.session import Session
+from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
 from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
@@ -221,14 +222,15 @@ class Call:
 
     def _converse(self) -> None:
         try:
+            canceller = clean_caller(self._settings.audio)
             self._session = Session(
                 self._engines,
                 self._settings,
                 self._source,
                 self._sink,
                 self._watch,
-                echo_canceller=clean_caller(self._settings.audio),
-                tape=self._begin_tape(),
+                echo_canceller=canceller,
+                tape=self._begin_tape(canceller),
             )
             self._session.run()
         except EdgevoiceError as error:
@@ -240,11 +242,11 @@ class Call:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._session_ended.set)
 
-    def _begin_tape(self) -> Tape | None:
+    def _begin_tape(self, canceller: EchoCanceller | None) -> Tape | None:
         if self._tapes is None:
             return None
         try:
-            return self._tapes.begin()
+            return self._tapes.begin(canceller)
         except AudioError as error:
             log.warning("session %d is not recorded: %s", self.number, error)
             return None

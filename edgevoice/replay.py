@@ -26,7 +26,6 @@ import numpy as np
 
 from edgevoice import config
 from edgevoice.audio.cleaning import clean_caller
-from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink, WavSource
@@ -44,12 +43,14 @@ from edgevoice.frames import (
 )
 from edgevoice.loading import Hearing
 from edgevoice.session import Pace, Session
-from edgevoice.stages import Cancelled, EchoCanceller, Message, never
+from edgevoice.stages import Cancelled, Message, never
 from edgevoice.tape import AGENT, EVENTS, SETTINGS, USER
 from edgevoice.weights import Engines
 
-_SAME_MS = 500.0
-"""Two decisions of one kind that are no further apart are the same decision."""
+_SAME_MS = 2000.0
+"""Two decisions of one kind that are no further apart are one that moved."""
+
+_JUST_BEGUN_MS = 500.0
 
 _TAIL_S = 3.0
 _DEFAULT_RATE_MS = 65.0
@@ -150,7 +151,7 @@ def rerun(recording: Recording, settings: Settings, hearing: Hearing) -> list[De
         sink,
         watch,
         pace=Pace.LOCK_STEP,
-        echo_canceller=_canceller(settings, recording.agent),
+        echo_canceller=clean_caller(settings.audio),
     ).run()
     return decided
 
@@ -173,14 +174,6 @@ def compare(
         pairs.append((decision, nearest))
     pairs += [(None, other) for other in left]
     return sorted(pairs, key=lambda pair: next(d.at_ms for d in pair if d is not None))
-
-
-def _canceller(settings: Settings, agent: Int16) -> EchoCanceller | None:
-    """Return what the settings mean for a tape: its microphone has the echo still in it."""
-    audio = settings.audio
-    if audio.canceller != "auto" or not agent.any():
-        return clean_caller(audio)
-    return Aec3Canceller(noise_suppression=audio.noise_suppression, gain_control=audio.gain_control)
 
 
 def _track(path: Path) -> Int16:
@@ -305,5 +298,5 @@ class _TapedAnswers:
         """Return the answer that the tape begins next, or began last."""
         if not self._answers:
             return TapedAnswer("Yes.", self._now_ms(), _DEFAULT_RATE_MS)
-        later = [a for a in self._answers if a.began_ms >= self._now_ms() - _SAME_MS]
+        later = [a for a in self._answers if a.began_ms >= self._now_ms() - _JUST_BEGUN_MS]
         return later[0] if later else self._answers[-1]

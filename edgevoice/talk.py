@@ -79,14 +79,15 @@ def with_microphone(
     recorder, log = Recorder(), ExchangeLog()
     watchers = _Watchers(recorder, log, watch)
     source, sink = recorder.real_time_ports(*open_ports(settings.audio))
+    canceller = clean_microphone(settings.audio)
     session = Session(
         engines,
         settings,
         source,
         sink,
         watchers,
-        echo_canceller=clean_microphone(settings.audio),
-        tape=tapes.begin() if tapes is not None else None,
+        echo_canceller=canceller,
+        tape=tapes.begin(canceller) if tapes is not None else None,
     )
     failure = _run(session)
     return Conversation(
@@ -120,6 +121,7 @@ def with_questions(
             answered[script.asked - 1] = True
 
     source, sink = _recorded(recorder, script, pace)
+    canceller = clean_caller(settings.audio)
     session = Session(
         engines,
         settings,
@@ -127,8 +129,8 @@ def with_questions(
         sink,
         note_answer,
         pace=pace,
-        echo_canceller=clean_caller(settings.audio),
-        tape=tapes.begin() if tapes is not None else None,
+        echo_canceller=canceller,
+        tape=tapes.begin(canceller) if tapes is not None else None,
     )
     failure = _run(session)
     return Conversation(

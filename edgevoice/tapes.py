@@ -7,6 +7,7 @@ taken, nor is anything in the folder that is not a tape.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import logging
@@ -16,8 +17,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.config import Settings
 from edgevoice.errors import AudioError
+from edgevoice.stages import EchoCanceller
 from edgevoice.tape import SETTINGS, USER, Tape
 
 _NAME = re.compile(r"\d{8}-\d{6}(-\d+)?")
@@ -42,8 +45,10 @@ class Tapes:
         self._settings = settings
         self._limit = settings.recording.max_mb * 1_000_000
 
-    def begin(self) -> Tape:
+    def begin(self, canceller: EchoCanceller | None) -> Tape:
         """Start a tape of a conversation that begins now.
+
+        Its settings say which ``canceller`` there really was, where they left it to the ports.
 
         Raises:
             AudioError: The folder cannot be written, or tapes that are being written fill it.
@@ -53,12 +58,15 @@ class Tapes:
                 f"no room to record: {self._folder} holds recording.max_mb = "
                 f"{self._settings.recording.max_mb} MB already; raise it, or wait for other calls"
             )
+        used = "aec3" if isinstance(canceller, Aec3Canceller) else "none"
+        audio = dataclasses.replace(self._settings.audio, canceller=used)
+        settings = dataclasses.replace(self._settings, audio=audio)
         name = f"{datetime.now():%Y%m%d-%H%M%S}"
         for number in itertools.count(1):
             path = self._folder / (name if number == 1 else f"{name}-{number}")
             try:
                 path.mkdir(parents=True)
-                return Tape(path, self._settings, self._room_watch())
+                return Tape(path, settings, self._room_watch())
             except FileExistsError:
                 continue  # Two calls in one second.
             except OSError as error:
