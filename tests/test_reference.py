@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from pulse import ROOM, SPEAKER, PulseServer
+from speech import librivox
 
 from edgevoice.audio import reference
+from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.audio.playout import Playout
+from edgevoice.audio.pyaudio_port import PyAudioSink, PyAudioSource
 from edgevoice.audio.reference import NoReference, PlayedReference, SteppedReference, reference_of
 from edgevoice.audio.wav_port import WavSink
-from edgevoice.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Int16
+from edgevoice.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Int16, to_int16
 
 
 class Clock:
@@ -154,3 +160,43 @@ def test_every_sink_gets_the_reference_that_fits() -> None:
     sink.advance(FRAME_SAMPLES)
     frame = Frame(0, 0, np.zeros(FRAME_SAMPLES, dtype=np.int16))
     assert (SteppedReference(sink).read(frame) == 7).all()
+
+
+@pytest.mark.pulse
+def test_a_real_echo_path_is_cancelled_in_real_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound server plays the speaker back into the microphone, 60 ms late."""
+    server = PulseServer(tmp_path)
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    server.pactl(
+        "load-module", "module-loopback", f"source={SPEAKER}.monitor", f"sink={ROOM}",
+        "latency_msec=60", "adjust_time=0",
+    )  # fmt: skip
+    source, sink = PyAudioSource(), PyAudioSink()
+    canceller = Aec3Canceller()
+    captured, cleaned = [], []
+    try:
+        sink.start()
+        source.start()
+        found = reference_of(sink)
+        said = librivox(870)
+        sink.write(np.concatenate([np.zeros(16_000, np.int16), to_int16(said), to_int16(said)]))
+        while len(captured) < 900:
+            frame = source.read(1.0)
+            assert frame is not None
+            captured.append(frame.samples)
+            cleaned.append(canceller.process(frame.samples, found.read(frame)))
+    finally:
+        source.stop()
+        sink.stop()
+        server.kill()
+    erle_db = [
+        10 * np.log10((np.concatenate(a).astype(float) ** 2).mean() / power)
+        for a, b in ((captured[i : i + 150], cleaned[i : i + 150]) for i in range(0, 900, 150))
+        if (power := (np.concatenate(b).astype(float) ** 2).mean()) > 0.0
+        and np.abs(np.concatenate(a)).max() > 1000
+    ]
+    # On a machine that loses audio some windows are bad; a reference out of place spoils all.
+    assert max(erle_db) > 20.0

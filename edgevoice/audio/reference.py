@@ -18,9 +18,11 @@ from edgevoice.audio.playout import Playout
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Int16, ms_to_samples
 from edgevoice.stages import Sink
 
-_SPARE_SAMPLES = ms_to_samples(20)
-"""The reader keeps so far behind the speaker, at least: two minutes of drift at 100 ppm, so that
-it need not wait for the speaker in the middle of an answer."""
+_LEAST_SPARE, _MOST_SPARE = ms_to_samples(20), ms_to_samples(60)
+"""The reader keeps so far behind the speaker, so that it need not wait in the middle of an answer:
+20 ms are three minutes of drift at 100 ppm, and each wait (a busy machine pulls late) makes it
+10 ms more. Not beyond the 60 ms that devices and air take: an echo must not come before its
+reference."""
 
 _WINDOW_FRAMES = 200
 """How far behind the reader really is shows over 2 s, since speakers pull in blocks."""
@@ -78,6 +80,7 @@ class PlayedReference:
         self._least_behind: int | None = None
         self._frames = 0
         self._silent_frames = 0
+        self._spare = _LEAST_SPARE
 
     def read(self, frame: Frame) -> Int16:
         """Return what was played at ``frame``."""
@@ -94,7 +97,8 @@ class PlayedReference:
             behind = given_out - self._position
             self._forget()
         if behind < FRAME_SAMPLES:
-            # The speaker has not pulled that far. To wait for it makes room once and for all.
+            # The speaker has not pulled that far: to wait for it keeps the order of the frames.
+            self._spare = min(self._spare + FRAME_SAMPLES, _MOST_SPARE)
             self._forget()
             return np.zeros(FRAME_SAMPLES, dtype=np.int16)
         played = self._playout.excerpt(self._position, FRAME_SAMPLES)
@@ -109,11 +113,11 @@ class PlayedReference:
         self._silent_frames = 0 if sounding else self._silent_frames + 1
         if self._frames < _WINDOW_FRAMES:
             return
-        excess = self._least_behind - _SPARE_SAMPLES
+        excess = self._least_behind - self._spare
         # All that is left to read must be silent too, or a move would cut into a word.
         if self._silent_frames * FRAME_MS >= 500 and self._position is not None:
             ahead = self._playout.excerpt(self._position, max(0, behind))
-            if abs(excess) > _SPARE_SAMPLES // 2 and not ahead.any():
+            if abs(excess) > _LEAST_SPARE // 2 and not ahead.any():
                 self._position += excess
         self._forget()
 
