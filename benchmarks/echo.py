@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -264,8 +266,6 @@ def measure(
 
 
 def main() -> None:
-    import tempfile
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--interruptions", type=int, default=30)
@@ -280,7 +280,10 @@ def main() -> None:
     engines = replace(loaded, language_model=Reader())
     with tempfile.TemporaryDirectory() as scratch:
         arguments.folder = Path(scratch)
-        rows = [measure(engines, settings, arguments, loss) for loss in arguments.return_loss]
+        rows = []
+        for loss_db in arguments.return_loss:
+            rows.append(measure(engines, settings, arguments, loss_db))
+            print(rows[-1], file=sys.stderr)
     loaded.close()
     shown = [key for key, value in rows[0].items() if not isinstance(value, list)]
     print("| | " + " | ".join(str(row[shown[0]]) for row in rows) + " |")

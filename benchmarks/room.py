@@ -11,7 +11,7 @@ import numpy as np
 
 from edgevoice.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, Float32, Int16, to_float32, to_int16
 
-_BLOCK = 8192
+_BLOCK = 4096
 _MARGIN = 4
 """Samples either side of a position that the interpolation reads."""
 
@@ -45,7 +45,6 @@ class Room:
         self._drift = drift_ppm * 1e-6
         self._noise = 10.0 ** (noise_dbfs / 20.0)
         response = self._response(reverberation_ms, return_loss_db)
-        self._taps = response.size
         self._spectrum = np.fft.rfft(response, _BLOCK)
         self._late = np.zeros(_BLOCK)  # what reaches the microphone's side, before the room
         self._played = np.zeros(0)
@@ -53,7 +52,8 @@ class Room:
         self._heard = 0
 
     def _response(self, reverberation_ms: float, return_loss_db: float) -> np.ndarray:
-        count = max(8, min(_BLOCK // 2, round(reverberation_ms * SAMPLE_RATE_HZ / 1000.0)))
+        longest = _BLOCK - FRAME_SAMPLES  # more would wrap around in the convolution
+        count = max(32, min(longest, round(reverberation_ms * SAMPLE_RATE_HZ / 1000.0)))
         seconds = np.arange(count) / SAMPLE_RATE_HZ
         tail = self._random.normal(0.0, 1.0, count)
         tail *= np.exp(-6.9 * seconds / (reverberation_ms / 1000.0)) * 0.25

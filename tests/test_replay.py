@@ -71,6 +71,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     def watch(notice: Notice) -> None:
         if isinstance(notice, DecisionNotice):
             decided.append(notice.decision)
+            if notice.decision == "interrupted":
+                assert isinstance(notice.evidence["echo_margin_db"], float)
 
     sink, canceller = WavSink(None, "fast"), Aec3Canceller()
     tape = Tapes(tmp_path_factory.mktemp("tapes"), settings).begin(canceller)
