@@ -18,6 +18,7 @@ COMMANDS: tuple[str, ...] = (
     "daemon",
     "doctor",
     "models",
+    "replay",
     "say",
     "talk",
     "transcribe",

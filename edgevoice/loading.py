@@ -8,6 +8,7 @@ cold start is waited for.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgevoice import native_memory
@@ -16,9 +17,34 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
-from edgevoice.stages import EndOfTurn
+from edgevoice.stages import EndOfTurn, RecogniserModel
 from edgevoice.store import Store
-from edgevoice.weights import Engines
+from edgevoice.weights import Engines, VadModel
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """The weights that decide, without those that answer."""
+
+    vad: VadModel
+    recogniser: RecogniserModel
+    end_of_turn: EndOfTurn | None
+
+
+def load_hearing(settings: Settings, store: Store | None = None) -> Hearing:
+    """Load what a replay needs.
+
+    Raises:
+        ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
+    """
+    native_memory.bound()
+    models = store or Store.default()
+    judge = settings.end_of_turn
+    return Hearing(
+        load_vad(models.path(settings.vad.model), settings.vad),
+        load_recogniser(models.path(settings.recogniser.model), settings.recogniser),
+        load_end_of_turn(models.path(judge.model), judge) if judge.model else None,
+    )
 
 
 def load_engines(settings: Settings, store: Store | None = None) -> Engines:
