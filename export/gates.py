@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgevoice.errors import ConfigError, unknown
@@ -132,13 +132,31 @@ def bounds_for(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
     Raises:
         ConfigError: An override names a figure that this stage does not bound.
     """
-    bounds = BOUNDS[stage]
+    return _with(BOUNDS[stage], overrides)
+
+
+def all_bounds(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
+    """Return what an export is held against: the bounds of ``stage`` and :data:`COMMON`.
+
+    Raises:
+        ConfigError: An override names a figure that none of them bounds.
+    """
+    return _with((*BOUNDS[stage], *COMMON), overrides)
+
+
+def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Bound, ...]:
     known = {b.figure for b in bounds}
     if strange := set(overrides) - known:
-        raise ConfigError(unknown("bound", min(strange), sorted(known)))
-    return tuple(
-        Bound(b.figure, b.relation, overrides.get(b.figure, b.value), b.why) for b in bounds
-    )
+        raise ConfigError(unknown("bound", min(strange), known))
+    chosen = list(bounds)
+    for figure, value in overrides.items():
+        # A figure that is bounded on both sides gets the nearer side moved.
+        at = min(
+            (i for i, b in enumerate(bounds) if b.figure == figure),
+            key=lambda i: abs(bounds[i].value - value),
+        )
+        chosen[at] = replace(bounds[at], value=value)
+    return tuple(chosen)
 
 
 def judge(figures: Figures, bounds: Sequence[Bound]) -> tuple[Verdict, ...]:

@@ -1,0 +1,75 @@
+"""What an artifact costs before it does anything: the time and memory of loading it.
+
+Run in a child process (:mod:`edgevoice.export.child`), which adds the peak. The load is the
+runtime's own, with the runtime's own engine; its first load of an artifact happens here.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from edgevoice import manifest, native_memory
+from edgevoice.config import (
+    EndOfTurnSettings,
+    LanguageModelSettings,
+    RecogniserSettings,
+    SpeechSettings,
+)
+
+
+def load(folder: Path, threads: int) -> dict[str, float]:
+    """Load the artifact in ``folder`` as the runtime does and return ``load_s``.
+
+    Raises:
+        ArtifactError: Its engine cannot load it.
+    """
+    native_memory.bound()
+    described = manifest.read(folder)
+    loaders = {
+        "vad": _vad,
+        "recogniser": _recogniser,
+        "end-of-turn": _end_of_turn,
+        "language-model": _language_model,
+        "speech": _speech,
+    }
+    loader = loaders[described.stage]
+    started = time.perf_counter()
+    loader(folder, threads)
+    return {"load_s": time.perf_counter() - started}
+
+
+def _vad(folder: Path, threads: int) -> None:
+    from edgevoice.engines import silero_vad
+
+    del threads  # it runs on one
+    silero_vad.load_unguarded(folder)
+
+
+def _recogniser(folder: Path, threads: int) -> object:
+    from edgevoice.engines.recogniser import load_unguarded
+
+    return load_unguarded(folder, RecogniserSettings(threads=threads))
+
+
+def _end_of_turn(folder: Path, threads: int) -> object:
+    from edgevoice.engines.recogniser import load_end_of_turn
+
+    return load_end_of_turn(folder, EndOfTurnSettings(threads=threads))
+
+
+def _language_model(folder: Path, threads: int) -> object:
+    settings = LanguageModelSettings(threads=threads, context_tokens=256, max_answer_tokens=2)
+    if manifest.read(folder).format == "gguf":
+        from edgevoice.engines import gguf
+
+        return gguf.load(folder, settings)
+    from edgevoice.engines.language_model import load_language_model
+
+    return load_language_model(folder, settings)
+
+
+def _speech(folder: Path, threads: int) -> object:
+    from edgevoice.engines.speech import load_speech
+
+    return load_speech(folder, SpeechSettings(threads=threads))
