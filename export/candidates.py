@@ -113,14 +113,8 @@ def footprint(folder: Path, what: str, threads: int, meter: Meter = silent) -> F
     """
     described = manifest.read(folder)
     with meter(f"load {what}", None):
-        seen = child.run(
-            "edgevoice.export.soundness:scan",
-            {"folder": folder},
-            f"looking through {what}",
-            LOAD_TIMEOUT_S,
-        )
-        loaded = child.run(
-            "edgevoice.export.footprint:load",
+        came = child.run(
+            "edgevoice.export.footprint:inspect",
             {"folder": folder, "threads": threads},
             f"loading {what}",
             LOAD_TIMEOUT_S,
@@ -128,10 +122,10 @@ def footprint(folder: Path, what: str, threads: int, meter: Meter = silent) -> F
     return Footprint(
         folder,
         described.files,
-        float(loaded.value["load_s"]),
-        loaded.peak_memory_mb,
-        tuple(seen.value["non_finite"]),
-        frozenset(seen.value["metadata"]),
+        float(came["load_s"]),
+        float(came["peak_memory_mb"]),
+        tuple(came["non_finite"]),
+        frozenset(came["metadata"]),
     )
 
 
@@ -167,8 +161,8 @@ def measure(
             )
     except ExportError as error:
         return replace(candidate, failure=str(error))
-    engine = came.value.pop("engine", {})
-    figures = {key: float(value) for key, value in came.value.items()}
+    engine = came.pop("engine", {})
+    figures = {key: float(value) for key, value in came.items()}
     figures |= _common(own, reference)
     verdicts = gates.judge(figures, bounds_of(candidate.scheme, bounds))
     return replace(candidate, figures=figures, engine=engine, verdicts=verdicts)

@@ -1,7 +1,7 @@
 """Runs one function in a fresh interpreter: native code may abort, and its memory is its own.
 
 Owns the child, what crosses to it and back (JSON, with paths), its verdict when it does not come
-back, and its peak memory. What the function measures is its module's business.
+back. What the function measures is its module's business.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,22 +25,7 @@ _DELIBERATE = 3  # exit status when the function raised an EdgevoiceError
 _PATH = "$path"
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
-    """What a child brought.
-
-    Attributes:
-        value: What the function returned, as JSON has it.
-        seconds: From its start to its end, the interpreter's start included.
-        peak_memory_mb: The most that the child had resident, MiB.
-    """
-
-    value: Any
-    seconds: float
-    peak_memory_mb: float
-
-
-def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float) -> Came:
+def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float) -> Any:
     """Call ``function`` (``module:function``) with keyword ``arguments`` in a child process.
 
     Args:
@@ -51,12 +34,14 @@ def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float
         what: Begins the error message: "measuring int8".
         timeout_s: The child is ended after that.
 
+    Returns:
+        What the function returned, as JSON has it.
+
     Raises:
         ExportError: It raised, crashed, was killed or did not come to an end; one line.
     """
     sent = json.dumps({"function": function, "arguments": arguments}, default=_pack).encode()
     command = [sys.executable, "-P", "-m", "edgevoice.export.child"]
-    started = time.monotonic()
     # Files without a name: what a killed process leaves of them is nothing. A pipe would fill up.
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
         # ggml would start a debugger on itself to print a backtrace.
@@ -81,8 +66,7 @@ def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float
         raise ExportError(f"{what} failed: {json.loads(answered)['error']}")
     if process.returncode != 0:
         raise ExportError(f"{what} {ending(process.returncode)}{': ' + last if last else ''}")
-    came = json.loads(answered)
-    return Came(came["value"], time.monotonic() - started, float(came["peak_memory_mb"]))
+    return json.loads(answered)["value"]
 
 
 def _content(file: IO[bytes]) -> bytes:
@@ -124,7 +108,7 @@ def main(answer: int) -> int:
     status, came = 0, {}
     try:
         value = getattr(importlib.import_module(module), function)(**asked["arguments"])
-        came = {"value": value, "peak_memory_mb": peak_memory_mb()}
+        came = {"value": value}
     except EdgevoiceError as error:
         status, came = _DELIBERATE, {"error": str(error)}
     except MemoryError:

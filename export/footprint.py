@@ -1,13 +1,15 @@
 """What an artifact costs before it does anything: the time and memory of loading it.
 
-Run in a child process (:mod:`edgevoice.export.child`), which adds the peak. The load is the
-runtime's own, with the runtime's own engine; its first load of an artifact happens here.
+Run in a child process (:mod:`edgevoice.export.child`). The load is the runtime's own, with the
+runtime's own engine; its first load of an artifact happens here. The files are looked through
+afterwards, when the peak has been read.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from edgevoice import manifest, native_memory
 from edgevoice.config import (
@@ -16,13 +18,18 @@ from edgevoice.config import (
     RecogniserSettings,
     SpeechSettings,
 )
+from edgevoice.export import child, soundness
 
 
-def load(folder: Path, threads: int) -> dict[str, float]:
-    """Load the artifact in ``folder`` as the runtime does and return ``load_s``.
+def inspect(folder: Path, threads: int) -> dict[str, Any]:
+    """Load the artifact in ``folder`` as the runtime does, then look through its weights.
+
+    Returns:
+        ``load_s``, ``peak_memory_mb`` (MiB, the interpreter and the engine included), and what
+        :func:`edgevoice.export.soundness.scan` found.
 
     Raises:
-        ArtifactError: Its engine cannot load it.
+        ArtifactError: Its engine cannot load it, or a file is damaged.
     """
     native_memory.bound()
     described = manifest.read(folder)
@@ -36,7 +43,12 @@ def load(folder: Path, threads: int) -> dict[str, float]:
     loader = loaders[described.stage]
     started = time.perf_counter()
     loader(folder, threads)
-    return {"load_s": time.perf_counter() - started}
+    load_s = time.perf_counter() - started
+    return {
+        "load_s": load_s,
+        "peak_memory_mb": child.peak_memory_mb(),
+        **soundness.scan(folder),
+    }
 
 
 def _vad(folder: Path, threads: int) -> None:

@@ -138,7 +138,7 @@ class Exporter:
                 f"looking through {made.source.spec}",
                 candidates.LOAD_TIMEOUT_S,
             )
-        if bad := seen.value["non_finite"]:
+        if bad := seen["non_finite"]:
             raise ArtifactError(
                 f"{made.source.spec}: NaN or infinity in {bad[0]} ({len(bad)} tensors in all); "
                 "such weights cannot be exported"

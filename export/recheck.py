@@ -97,15 +97,16 @@ def _measured(
     asked: Check, exporter: Exporter, chosen: Family, folder: Path, reference: Footprint
 ) -> Checked:
     bounds = gates.all_bounds(chosen.stage, asked.bounds)
-    with workspace.opened(exporter.store, f"check-{os.getpid()}", exporter.say) as here:
+    # One check at a time: they would be in each other's run times.
+    with workspace.opened(exporter.store, "check", exporter.say) as here, here.scratch() as work:
         if not (folder / FILE_NAME).is_file():
             # The engines need a manifest, and the user's folder is not ours to write to.
-            view = here.folder / "view"
+            view = work / folder.resolve().name
             _link(folder, view)
             engine = dict(manifest.read(reference.folder).engine)
             written = Written(engine=engine)
-            described = candidates.artifact(chosen, FOREIGN, FOREIGN, view, written)
-            manifest.write(described, view)
+            foreign = candidates.artifact(chosen, FOREIGN, FOREIGN, view, written)
+            manifest.write(foreign, view)
             folder = view
         described = manifest.read(folder)
         scheme = _scheme(described)
