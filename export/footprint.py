@@ -18,6 +18,7 @@ from edgevoice.config import (
     RecogniserSettings,
     SpeechSettings,
 )
+from edgevoice.errors import ArtifactError
 from edgevoice.export import child, soundness
 
 
@@ -40,7 +41,7 @@ def inspect(folder: Path, threads: int) -> dict[str, Any]:
         "language-model": _language_model,
         "speech": _speech,
     }
-    loader = loaders[described.stage]
+    loader = loaders.get(described.stage, _sessions)
     started = time.perf_counter()
     loader(folder, threads)
     load_s = time.perf_counter() - started
@@ -49,6 +50,21 @@ def inspect(folder: Path, threads: int) -> dict[str, Any]:
         "peak_memory_mb": child.peak_memory_mb(),
         **soundness.scan(folder),
     }
+
+
+def _sessions(folder: Path, threads: int) -> object:
+    """Open every graph, for a stage that no conversation has yet."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        return [
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            for path in sorted(folder.rglob("*.onnx"))
+        ]
+    except Exception as error:  # onnxruntime raises a dozen classes without a public base
+        raise ArtifactError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def _vad(folder: Path, threads: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevoice import manifest
-from edgevoice.errors import ArtifactError, EdgevoiceError, ExportError
+from edgevoice.errors import ArtifactError, EdgevoiceError, EngineError, ExportError
 from edgevoice.export import candidates, child, pickles, plan, publish, workspace
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.candidates import Candidate, Footprint
@@ -97,7 +97,7 @@ class Exporter:
                 f"the disk of {self.store.root} is full; make room and run the same command "
                 "again: it goes on where it was"
             ) from error
-        made.source.forget(self.store)
+        made.source.forget()
         return outcome
 
     def reference(self, request: Request, made: Plan, here: Workspace) -> tuple[Footprint, Written]:
@@ -206,7 +206,7 @@ class Exporter:
             folder, done, earlier = running.workspace.build(
                 f"candidate-{scheme.name}", _guarded(quantise, f"quantising to {scheme.name}")
             )
-        except (ArtifactError, ExportError) as error:
+        except (ArtifactError, EngineError, ExportError) as error:
             return Candidate(scheme, asked, failure=str(error))
         if earlier:
             self.say(f"going on with the {scheme.name} candidate of an interrupted export")

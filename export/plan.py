@@ -160,7 +160,7 @@ def make(request: Request, resolved: Resolved) -> Plan:
     # Two of float: the reference, and what a conversion keeps beside it while it writes.
     disk = 2 * float_bytes + sum(s.bytes for s in sized) + largest
     work_s = float_bytes / _CONVERT_BYTES_PER_S
-    each_s = float_bytes / _QUANTISE_BYTES_PER_S + _MEASURE_S[chosen.stage]
+    each_s = float_bytes / _QUANTISE_BYTES_PER_S + _MEASURE_S.get(chosen.stage, 60.0)
     return Plan(
         resolved,
         chosen,
@@ -248,7 +248,7 @@ def export_digest(request: Request, plan: Plan) -> str:
         {
             "source": source.content_hash(plan.source.path),
             "family": plan.family.name,
-            "options": dict(request.options),
+            "options": {k: _with_content(v) for k, v in request.options.items()},
             "seed": request.seed,
             "pickles": request.allow_pickle,
             "calibration": source.content_hash(request.calibrate) if request.calibrate else "",
@@ -256,6 +256,11 @@ def export_digest(request: Request, plan: Plan) -> str:
             "code": recorded.code_hash(),
         }
     )
+
+
+def _with_content(value: str) -> str:
+    """Return an option's value, with the hash of the file that it names, if it names one."""
+    return f"{value} {source.content_hash(Path(value))}" if Path(value).is_file() else value
 
 
 def _scheme_names(request: Request, chosen: Family) -> tuple[str, ...]:

