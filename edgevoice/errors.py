@@ -35,6 +35,12 @@ class FetchError(EdgevoiceError):
     exit_code = EXIT_FAILURE
 
 
+class ExportError(EdgevoiceError):
+    """An export that cannot go on, or whose result missed its bounds; nothing was published."""
+
+    exit_code = EXIT_FAILURE
+
+
 class AudioError(EdgevoiceError):
     """An audio file, device or stream that cannot be read or written."""
 

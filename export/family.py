@@ -101,6 +101,8 @@ class Family:
         checker: ``module:function`` of the stage's measurement, see :mod:`edgevoice.export.gates`.
         options: Names that ``--option`` may set, with a line of help each.
         licence: SPDX expression when the family knows it, "" when the user has to say.
+        needs: Modules that ``convert`` and ``quantise`` import, each with the pip requirement
+            that brings it; looked for before any work starts.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Family:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     def recipe(self, scheme: str) -> Recipe:
         """Return this family's overrides for ``scheme``."""

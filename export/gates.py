@@ -9,7 +9,8 @@ child's peak memory is its own)::
 runtime's own engine, the one that will run them, and measured in turn (a, b, a, b...), so that a
 noisy machine is noisy for both. ``material`` is the user's folder of recordings or text, None for
 the default. Figures are plain numbers; a name says its unit, and ``*_ratio`` is candidate over
-reference.
+reference. A measurement that chose between engines may add a mapping under the key ``engine``: it
+goes into the manifest's ``engine``, over what the family wrote there.
 
 Owns bounds and verdicts; each stage's measurement lies in :mod:`edgevoice.export.checks`.
 """
@@ -101,6 +102,28 @@ BOUNDS: Mapping[str, tuple[Bound, ...]] = {
         _SIZE,
     ),
 }
+
+
+COMMON: tuple[Bound, ...] = (
+    Bound("non_finite_weights", "at most", 0, "tensors with NaN, or with infinity outside a mask"),
+    Bound("missing_files", "at most", 0, "files beside the weights that the float artifact has"),
+    Bound("missing_metadata", "at most", 0, "keys that the float artifact's files carry"),
+    Bound("memory_ratio", "at most", 1.5, "peak of a load; fp16 storage is widened while it loads"),
+    Bound("load_extra_s", "at most", 5.0, "load time above float's"),
+)
+"""Bounds of every stage, on figures that the exporter measures itself."""
+
+QUALITY: Mapping[str, tuple[str, float]] = {
+    "recogniser": ("wer_points", 0.0),
+    "language-model": ("kl_divergence", 0.0),
+    "speech": ("log_mel_distance_db", 0.0),
+    "vad": ("agreement", 1.0),
+    "end-of-turn": ("agreement", 1.0),
+}
+"""The figure by which candidates of a stage are compared, and what float itself has."""
+
+SPEED = ("speed_ratio", "decode_ratio", "speed_ratio_low", "decode_ratio_low")
+"""Run time over float's: the first of these that was measured."""
 
 
 def bounds_for(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:

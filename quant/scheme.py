@@ -37,6 +37,11 @@ class Scheme:
     options: Mapping[str, Any] = field(default_factory=dict)
     falls_back_to: tuple[str, ...] = ()
 
+    @property
+    def is_float(self) -> bool:
+        """Whether this is what ``Family.convert`` writes: the float artifact itself."""
+        return self.method == "float" or self.options.get("type") == "F16"
+
 
 _ALL = (
     Scheme("fp32", "onnx", "float", 32, "float weights as they are"),
