@@ -139,6 +139,10 @@ MODULES: Mapping[str, str] = {
     "offline-paraformer": "offline_paraformer",
     "moonshine": "moonshine",
     "moonshine-v2": "moonshine_v2",
+    "silero-vad": "silero_vad",
+    "smart-turn": "smart_turn",
+    "speaker-embedding": "speaker_embedding",
+    "wake-word": "wake_word",
 }
 
 
