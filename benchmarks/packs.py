@@ -8,10 +8,14 @@ needed; the other stages' figures are those of their gates.
 """
 
 import argparse
+import importlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from edgevoice import manifest
+from edgevoice.config import RecogniserSettings
+from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import EdgevoiceError
 from edgevoice.export import family as families
 from edgevoice.export import gates
@@ -22,6 +26,7 @@ from edgevoice.export.family import Family, Job, Written
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
+from edgevoice.stages import RecogniserModel
 from edgevoice.store import sha256
 
 
@@ -45,36 +50,37 @@ def describe(folder: Path, family: Family, scheme: str, written: Written) -> Non
     )
 
 
-def words(reference: Path, candidate: Path, material: Path | None, threads: int) -> gates.Figures:
-    """Words that differ from float's, and the time to write them."""
+def words(
+    reference: Path, candidate: Path, material: Path | None, threads: int
+) -> dict[str, float]:
+    """Words that differ from float's, and the time to write the longest recording's."""
     clips = hearing.clips(material)
     first, second = (pack_search.transcribe(f, clips, threads) for f in (reference, candidate))
-    differing = sum(map(pack_search.distance, first, second))
     longest = max(clips, key=lambda clip: len(clip.samples))
-    models = [pack_search.load_recogniser(f, SETTINGS(threads)) for f in (reference, candidate)]
+    settings = RecogniserSettings(threads=threads)
+    models = [load_recogniser(folder, settings) for folder in (reference, candidate)]
 
-    def decode(which: int) -> None:
-        recogniser = models[which].open()
+    def decode(model: RecogniserModel) -> None:
+        recogniser = model.open()
         recogniser.accept(longest.samples)
         recogniser.conclude()
 
     return {
         "words": float(sum(map(len, first))),
-        "word_differences": float(differing),
+        "word_differences": float(sum(map(pack_search.distance, first, second))),
         "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(lambda: decode(0), lambda: decode(1)),
+        **hearing.speed(lambda: decode(models[0]), lambda: decode(models[1])),
     }
 
 
-def SETTINGS(threads: int) -> pack_search.RecogniserSettings:
-    return pack_search.RecogniserSettings(threads=threads)
-
-
-def measure(family: Family, *given: Path | int | None) -> gates.Figures:
+def measure(
+    family: Family, reference: Path, candidate: Path, material: Path | None, threads: int
+) -> gates.Figures:
     if family.stage == "recogniser":
-        return words(*given)  # type: ignore[arg-type]
+        return words(reference, candidate, material, threads)
     module, _, function = family.checker.partition(":")
-    return getattr(__import__(module, fromlist=[function]), function)(*given)  # type: ignore[no-any-return]
+    measurement: Callable[..., gates.Figures] = getattr(importlib.import_module(module), function)
+    return measurement(reference, candidate, material, threads)
 
 
 def main() -> None:

@@ -24,6 +24,10 @@ from edgevoice.quant.scheme import SCHEMES
 
 WENET = families.load("wenet-ctc")
 SAID = "abcacb"
+KEYS = (
+    *("head", "num_blocks", "output_size", "cnn_module_kernel", "right_context"),
+    *("subsampling_factor", "vocab_size"),
+)
 
 
 @pytest.fixture
@@ -120,7 +124,7 @@ def test_the_mix_leaves_in_float_what_costs_words(tmp_path: Path, job: Job) -> N
     assert types["first"] == types["weights"] == "int8"
     assert types["second_half"] == "float16"
     assert written.notes[0].endswith("words differ from float's")
-    assert written.notes[1] == "model /layers.1 in float16: 0 of 2 words differ"
+    assert written.notes[1] == "model layers.1 in float16: 0 of 2 words differ"
     assert not list(job.work.iterdir())
 
 
@@ -202,12 +206,6 @@ def test_what_sherpa_onnx_would_end_the_process_on_is_one_line(
     with pytest.raises(ArtifactError, match=message) as raised:
         WENET.convert(source, tmp_path / "out", job)
     assert "\n" not in str(raised.value)
-
-
-KEYS = (
-    *("head", "num_blocks", "output_size", "cnn_module_kernel", "right_context"),
-    *("subsampling_factor", "vocab_size"),
-)
 
 
 def test_an_option_stands_in_for_the_metadata(source: Path, tmp_path: Path, job: Job) -> None:

@@ -54,4 +54,6 @@ def embed(extractor: Any, samples: Float32) -> Float32:
 
 
 def _cosine(first: Float32, second: Float32) -> float:
-    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+    # An embedding of zeros is like nothing.
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / max(lengths, 1e-12)

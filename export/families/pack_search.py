@@ -107,8 +107,9 @@ def grouped(
             for name in node.input:
                 tensor = f"{role}.onnx:{name}"
                 if name in weights and recipe.treatment(tensor, "int8") != KEEP:
-                    layer = _LAYER.match(node.name or name)
-                    key = f"{role} {layer[1] if layer else (node.name or name).split('/')[0]}"
+                    path = (node.name or name).lstrip("/")
+                    layer = _LAYER.match(path)
+                    key = f"{role} {layer[1] if layer else path.split('/')[0]}"
                     if tensor not in by_layer[key]:
                         by_layer[key].append(tensor)
     names = list(by_layer)
@@ -155,6 +156,7 @@ def describe(folder: Path, family: str, engine: Mapping[str, Any]) -> None:
     files = tuple(
         ArtifactFile(path.name, path.stat().st_size, sha256(path))
         for path in sorted(folder.iterdir())
+        if path.name != manifest.FILE_NAME
     )
     manifest.write(
         Manifest(

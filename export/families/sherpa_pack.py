@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgevoice.export.families import pack_layout, pack_search
 from edgevoice.export.families.pack_layout import KEPT, TOKENS, Layout
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.export.onnx_graph import save
-from edgevoice.quant import onnx_schemes
+from edgevoice.quant import float16, onnx_schemes
 from edgevoice.quant.recipe import KEEP, Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
 from edgevoice.quant.tensors import choices, require_finite
@@ -153,10 +154,12 @@ class _Quantiser:
                 partial(_describe, pack, engine, reference),
             )
             recipe, notes = found_best.recipe, [*found_best.notes]
-        base = "int8" if scheme.options.get("mixed") else scheme.name
-        written = _write(reference, recipe, out, base)
+            _write(reference, recipe, out, "int8")
+            written = _store_rest(out, recipe)
+        else:
+            written = _write(reference, recipe, out, scheme.name)
         kept = [c.name for c in written if c.type == "float32" and c.elements >= _LARGE]
-        if kept and base != "fp16":
+        if kept:
             notes.append(f"{len(kept)} large tensors stay in float")
         return Written(engine, written, tuple(notes))
 
@@ -171,6 +174,19 @@ def _write(folder: Path, recipe: Recipe, out: Path, scheme: str) -> tuple[Tensor
 
         onnx_schemes.write(model, treatment)
         save(model, out / path.name)
+        written += choices(model, path.name)
+    return tuple(written)
+
+
+def _store_rest(folder: Path, recipe: Recipe) -> tuple[TensorChoice, ...]:
+    """Store as float16 what no product multiplies (convolutions); what is kept stays float32."""
+    written: list[TensorChoice] = []
+    for path in sorted(folder.glob("*.onnx")):
+        model = pack_layout.load(path)
+        names = [tensor.name for tensor in model.graph.initializer]
+        keep = [n for n in names if recipe.treatment(f"{path.name}:{n}", "") == KEEP]
+        float16.store(model, [escape(name) for name in keep])
+        save(model, path)
         written += choices(model, path.name)
     return tuple(written)
 
