@@ -20,7 +20,7 @@ from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 MAX_CLIPS = 16
 NOISE_DB = 10.0
 """Speech over noise, by power."""
-PAIRS = 9
+PAIRS = 21
 
 
 def clips(material: Path | None) -> tuple[Clip, ...]:

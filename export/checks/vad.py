@@ -14,7 +14,7 @@ from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 
 # What is timed: long enough to be no matter of a few microseconds, short enough to be repeated.
-_TIMED_S = 10
+_TIMED_S = 4
 
 
 def measure(reference: Path, candidate: Path, material: Path | None, threads: int) -> Figures:
