@@ -13,6 +13,7 @@ import os
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -210,6 +211,19 @@ class Settings:
     audio: AudioSettings = field(default_factory=AudioSettings)
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
+
+    def artifacts(self) -> Mapping[str, str]:
+        """Return the artifact that each stage runs on this device, by stage, as a turn meets them.
+
+        A stage that is switched off, or that a server answers for, is not among them.
+        """
+        named = {"vad": self.vad.model, "recogniser": self.recogniser.model}
+        if self.end_of_turn.model:
+            named["end-of-turn"] = self.end_of_turn.model
+        if not self.language_model.endpoint:
+            named["language-model"] = self.language_model.model
+        named["speech"] = self.speech.model
+        return named
 
 
 def default_path() -> Path:

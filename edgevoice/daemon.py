@@ -213,7 +213,6 @@ class Daemon:
         """Return what ``GET /status`` answers with."""
         settings = self._settings
         host, port = self._address
-        answers = settings.language_model.endpoint or settings.language_model.model
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -224,11 +223,9 @@ class Daemon:
             "max_sessions": settings.daemon.max_sessions,
             "sessions_served": self._served,
             "models": {
-                "vad": settings.vad.model,
-                "recogniser": settings.recogniser.model,
-                "end_of_turn": settings.end_of_turn.model,
-                "language_model": answers,
-                "speech": settings.speech.model,
+                "end_of_turn": "",
+                "language_model": settings.language_model.endpoint,
+                **{stage.replace("-", "_"): name for stage, name in settings.artifacts().items()},
             },
             **_memory_mb(),
         }

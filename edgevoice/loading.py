@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgevoice import native_memory
 from edgevoice.config import Settings
@@ -55,17 +54,8 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     """
     native_memory.bound()
     models = store or Store.default()
-    answering = settings.language_model
-    folders: dict[str, Path] = {
-        "vad": models.path(settings.vad.model),
-        "recogniser": models.path(settings.recogniser.model),
-        "speech": models.path(settings.speech.model),
-    }
-    if settings.end_of_turn.model:
-        folders["end_of_turn"] = models.path(settings.end_of_turn.model)
-    if not answering.endpoint:
-        folders["language_model"] = models.path(answering.model)
-    judge = folders.get("end_of_turn")
+    folders = {stage: models.path(name) for stage, name in settings.artifacts().items()}
+    judge = folders.get("end-of-turn")
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
         recogniser = pool.submit(load_recogniser, folders["recogniser"], settings.recogniser)
@@ -73,7 +63,7 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
         if judge is not None:
             end_of_turn = pool.submit(load_end_of_turn, judge, settings.end_of_turn)
         language_model = pool.submit(
-            load_language_model, folders.get("language_model"), settings.language_model
+            load_language_model, folders.get("language-model"), settings.language_model
         )
         speech = pool.submit(load_speech, folders["speech"], settings.speech)
         return Engines(

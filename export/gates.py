@@ -101,6 +101,18 @@ BOUNDS: Mapping[str, tuple[Bound, ...]] = {
         _SPEED,
         _SIZE,
     ),
+    "speaker": (
+        Bound("cosine", "at least", 0.98, "of the recording where the embeddings differ most"),
+        _SPEED,
+        _SIZE,
+    ),
+    "wake-word": (
+        Bound("agreement", "at least", 0.999, "moments judged alike; a false call is a nuisance"),
+        Bound("score_difference", "at most", 0.05, "at the moment where the scores differ most"),
+        Bound("embedding_cosine", "at least", 0.99, "a head that hears no wake word agrees anyway"),
+        _SPEED,
+        _SIZE,
+    ),
 }
 
 
@@ -119,6 +131,8 @@ QUALITY: Mapping[str, tuple[str, float]] = {
     "speech": ("log_mel_distance_db", 0.0),
     "vad": ("agreement", 1.0),
     "end-of-turn": ("agreement", 1.0),
+    "speaker": ("cosine", 1.0),
+    "wake-word": ("embedding_cosine", 1.0),
 }
 """The figure by which candidates of a stage are compared, and what float itself has."""
 
