@@ -92,9 +92,13 @@ class Candidate:
         return self.failure or "; ".join(str(v) for v in self.verdicts if not v.passed)
 
     def quality_loss(self, stage: str) -> float:
-        """Return how far the stage's quality figure is from float's; NaN if not measured."""
+        """Return how much worse than float's the stage's quality figure is; NaN if not measured.
+
+        Better than float counts as no loss: it is the noise of what was measured on.
+        """
         figure, ideal = gates.QUALITY[stage]
-        return abs(self.figures.get(figure, math.nan) - ideal)
+        loss = self.figures.get(figure, math.nan) - ideal
+        return max(-loss if ideal else loss, 0.0)  # in this order NaN stays NaN
 
     @property
     def speed(self) -> float:

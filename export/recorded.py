@@ -52,5 +52,7 @@ def digest(facts: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> float | None:
-    """Return ``value`` as JSON can hold it, with 6 significant digits: NaN becomes null."""
-    return None if math.isnan(value) or math.isinf(value) else float(f"{value:.6g}")
+    """Return ``value`` as JSON can hold it: whole, or in 6 significant digits; NaN becomes null."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else float(f"{value:.6g}")
