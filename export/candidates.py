@@ -116,12 +116,13 @@ def footprint(folder: Path, what: str, threads: int, meter: Meter = silent) -> F
         ExportError: It cannot be loaded by its engine, or its files cannot be read.
     """
     described = manifest.read(folder)
-    with meter(f"load {what}", None):
+    with meter(f"load {what}", None) as beat:
         came = child.run(
             "edgevoice.export.footprint:inspect",
             {"folder": folder, "threads": threads},
             f"loading {what}",
             LOAD_TIMEOUT_S,
+            beat,
         )
     return Footprint(
         folder,
@@ -151,7 +152,7 @@ def measure(
     name = candidate.scheme.name
     try:
         own = footprint(candidate.folder, name, threads, meter)
-        with meter(f"measure {name}", None):
+        with meter(f"measure {name}", None) as beat:
             came = child.run(
                 family.checker,
                 {
@@ -162,6 +163,7 @@ def measure(
                 },
                 f"measuring {name}",
                 MEASURE_TIMEOUT_S,
+                beat,
             )
     except ExportError as error:
         return replace(candidate, failure=str(error))
