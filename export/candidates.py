@@ -92,9 +92,13 @@ class Candidate:
         return self.failure or "; ".join(str(v) for v in self.verdicts if not v.passed)
 
     def quality_loss(self, stage: str) -> float:
-        """Return how far the stage's quality figure is from float's; NaN if not measured."""
+        """Return how much worse than float's the stage's quality figure is; NaN if not measured.
+
+        Better than float counts as no loss: it is the noise of what was measured on.
+        """
         figure, ideal = gates.QUALITY[stage]
-        return abs(self.figures.get(figure, math.nan) - ideal)
+        loss = self.figures.get(figure, math.nan) - ideal
+        return max(-loss if ideal else loss, 0.0)  # in this order NaN stays NaN
 
     @property
     def speed(self) -> float:
@@ -112,12 +116,13 @@ def footprint(folder: Path, what: str, threads: int, meter: Meter = silent) -> F
         ExportError: It cannot be loaded by its engine, or its files cannot be read.
     """
     described = manifest.read(folder)
-    with meter(f"load {what}", None):
+    with meter(f"load {what}", None) as beat:
         came = child.run(
             "edgevoice.export.footprint:inspect",
             {"folder": folder, "threads": threads},
             f"loading {what}",
             LOAD_TIMEOUT_S,
+            beat,
         )
     return Footprint(
         folder,
@@ -147,7 +152,7 @@ def measure(
     name = candidate.scheme.name
     try:
         own = footprint(candidate.folder, name, threads, meter)
-        with meter(f"measure {name}", None):
+        with meter(f"measure {name}", None) as beat:
             came = child.run(
                 family.checker,
                 {
@@ -158,6 +163,7 @@ def measure(
                 },
                 f"measuring {name}",
                 MEASURE_TIMEOUT_S,
+                beat,
             )
     except ExportError as error:
         return replace(candidate, failure=str(error))

@@ -13,8 +13,9 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +24,16 @@ from edgevoice.errors import EdgevoiceError, ExportError
 
 _DELIBERATE = 3  # exit status when the function raised an EdgevoiceError
 _PATH = "$path"
+_BEAT_S = 0.5
 
 
-def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float) -> Any:
+def run(
+    function: str,
+    arguments: Mapping[str, Any],
+    what: str,
+    timeout_s: float,
+    beat: Callable[[int], object] = int,
+) -> Any:
     """Call ``function`` (``module:function``) with keyword ``arguments`` in a child process.
 
     Args:
@@ -33,6 +41,7 @@ def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float
         arguments: Plain JSON values and paths.
         what: Begins the error message: "measuring int8".
         timeout_s: The child is ended after that.
+        beat: Called with 0 now and then, so that a bar shows that time passes.
 
     Returns:
         What the function returned, as JSON has it.
@@ -55,7 +64,7 @@ def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float
             env=environment,
         ) as process:
             try:
-                process.communicate(sent, timeout=timeout_s)
+                _wait(process, sent, time.monotonic() + timeout_s, beat)
             except subprocess.TimeoutExpired as error:
                 raise ExportError(f"{what} did not end within {timeout_s:g} s") from error
             finally:  # also on Ctrl-C: nothing of ours runs on
@@ -67,6 +76,23 @@ def run(function: str, arguments: Mapping[str, Any], what: str, timeout_s: float
     if process.returncode != 0:
         raise ExportError(f"{what} {ending(process.returncode)}{': ' + last if last else ''}")
     return json.loads(answered)["value"]
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    sent: bytes,
+    deadline_s: float,
+    beat: Callable[[int], object],
+) -> None:
+    while True:
+        try:
+            process.communicate(sent, timeout=_BEAT_S)
+            return
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline_s:
+                raise
+            sent = b""  # it may be given once
+            beat(0)
 
 
 def _content(file: IO[bytes]) -> bytes:

@@ -173,6 +173,20 @@ def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Boun
     return tuple(chosen)
 
 
+def table() -> str:
+    """Return all bounds as a Markdown table, for the documentation."""
+    lines = ["| stage | figure | allowed | |", "| --- | --- | --- | --- |"]
+    for stage, bounds in (*BOUNDS.items(), ("every stage", COMMON)):
+        lines += [
+            f"| {stage} | `{b.figure}` | {b.relation} {b.value:g} | {b.why} |" for b in bounds
+        ]
+    return "\n".join(lines)
+
+
 def judge(figures: Figures, bounds: Sequence[Bound]) -> tuple[Verdict, ...]:
     """Hold ``figures`` against ``bounds``; a figure that was not measured is NaN, and misses."""
     return tuple(Verdict(b, float(figures.get(b.figure, math.nan))) for b in bounds)
+
+
+if __name__ == "__main__":
+    print(table())

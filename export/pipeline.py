@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, EdgevoiceError, EngineError, ExportError
-from edgevoice.export import candidates, child, pickles, plan, publish, workspace
+from edgevoice.export import candidates, child, pickles, plan, publish, recorded, workspace
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.candidates import Candidate, Footprint
 from edgevoice.export.family import Job, Written
@@ -82,7 +82,7 @@ class Exporter:
         plan.refuse_what_cannot_be(made, self.store)
         if made.pickled:
             self.say(f"{made.pickled[0].name} is a pickle and is not read; --allow-pickle reads it")
-        key = plan.export_digest(request, made)
+        key = recorded.key(request, made)
         try:
             with workspace.opened(self.store, key, self.say) as here:
                 if not request.resume:
@@ -131,12 +131,13 @@ class Exporter:
         return found, written
 
     def _check_source(self, made: Plan) -> None:
-        with self.meter(f"check {made.source.name}", None):
+        with self.meter(f"check {made.source.name}", None) as beat:
             seen = child.run(
                 "edgevoice.export.soundness:scan",
                 {"folder": made.source.path},
                 f"looking through {made.source.spec}",
                 candidates.LOAD_TIMEOUT_S,
+                beat,
             )
         if bad := seen["non_finite"]:
             raise ArtifactError(
@@ -177,6 +178,7 @@ class Exporter:
                 )
                 place = publish.publish(chosen, described, request.out, self.store)
                 published[chosen.scheme.name] = place
+                self.say(f"{chosen.scheme.name} meets its bounds: {place.name}")
         return Outcome(made, reference, tuple(tried.values()), published, tuple(refused))
 
     def _chain(

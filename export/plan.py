@@ -8,6 +8,7 @@ pickles, truncated files, packages, disk and memory. The work itself is
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from edgevoice.errors import (
     MissingDependencyError,
     unknown,
 )
-from edgevoice.export import family, gates, pickles, safetensors_header, source
+from edgevoice.export import family, gates, pickles, safetensors_header
 from edgevoice.export.family import Family, SourceFacts
 from edgevoice.export.gates import Bound
 from edgevoice.export.source import Resolved
@@ -125,7 +126,8 @@ def choose(resolved: Resolved, name: str) -> Family:
     if not found:
         wanted = "; ".join(f"{n}: {family.load(n).takes}" for n in family.MODULES)
         raise ArtifactError(
-            f"{resolved.spec}: no family recognises it; they look for {wanted}; --family chooses"
+            f"{resolved.spec}{_architecture(resolved.path)}: no family recognises it; they look "
+            f"for {wanted}; --family chooses"
         )
     return found[0]
 
@@ -240,27 +242,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(here).free
 
 
-def export_digest(request: Request, plan: Plan) -> str:
-    """Return the key of everything that decides the bytes: the cache's folder of this export."""
-    from edgevoice.export import recorded
-
-    return recorded.digest(
-        {
-            "source": source.content_hash(plan.source.path),
-            "family": plan.family.name,
-            "options": {k: _with_content(v) for k, v in request.options.items()},
-            "seed": request.seed,
-            "pickles": request.allow_pickle,
-            "calibration": source.content_hash(request.calibrate) if request.calibrate else "",
-            "versions": recorded.versions(),
-            "code": recorded.code_hash(),
-        }
-    )
-
-
-def _with_content(value: str) -> str:
-    """Return an option's value, with the hash of the file that it names, if it names one."""
-    return f"{value} {source.content_hash(Path(value))}" if Path(value).is_file() else value
+def _architecture(path: Path) -> str:
+    """Return what a checkpoint's config.json says that it is, in brackets, "" if nothing."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        names = config.get("architectures") or [config["model_type"]]
+        return f" ({', '.join(map(str, names))})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def _scheme_names(request: Request, chosen: Family) -> tuple[str, ...]:

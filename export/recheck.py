@@ -15,7 +15,7 @@ from pathlib import Path
 from edgevoice import manifest
 from edgevoice.catalogue import Catalogue
 from edgevoice.errors import ArtifactError, ConfigError
-from edgevoice.export import candidates, family, gates, plan, source, workspace
+from edgevoice.export import candidates, family, gates, plan, recorded, source, workspace
 from edgevoice.export.candidates import Candidate, Footprint
 from edgevoice.export.family import Family, Written
 from edgevoice.export.pipeline import Exporter
@@ -85,7 +85,7 @@ def check(asked: Check, exporter: Exporter, known: Catalogue) -> Checked:
     request = Request(spec, chosen.name, (chosen.default_scheme,), threads=asked.threads)
     made = plan.make(request, resolved)
     plan.refuse_what_cannot_be(made, exporter.store)
-    with workspace.opened(exporter.store, plan.export_digest(request, made), exporter.say) as here:
+    with workspace.opened(exporter.store, recorded.key(request, made), exporter.say) as here:
         reference, _ = exporter.reference(request, made, here)
         done = _measured(asked, exporter, chosen, folder, reference)
         here.discard()

@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgevoice import __version__, host
+from edgevoice.export.plan import Plan, Request
+from edgevoice.export.source import content_hash
 
 _PACKAGES = (
     "numpy",
@@ -46,11 +47,28 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def digest(facts: Mapping[str, Any]) -> str:
-    """Return a short name of ``facts``."""
+def key(request: Request, plan: Plan) -> str:
+    """Return a short name of everything that decides the bytes of an export."""
+    facts = {
+        "source": content_hash(plan.source.path),
+        "family": plan.family.name,
+        "options": {name: _with_content(value) for name, value in request.options.items()},
+        "seed": request.seed,
+        "pickles": request.allow_pickle,
+        "calibration": content_hash(request.calibrate) if request.calibrate else "",
+        "versions": dict(versions()),
+        "code": code_hash(),
+    }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def number(value: float) -> float | None:
-    """Return ``value`` as JSON can hold it, with 6 significant digits: NaN becomes null."""
-    return None if math.isnan(value) or math.isinf(value) else float(f"{value:.6g}")
+    """Return ``value`` as JSON can hold it: whole, or in 6 significant digits; NaN becomes null."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else float(f"{value:.6g}")
+
+
+def _with_content(value: str) -> str:
+    """Return an option's value, with the hash of the file that it names, if it names one."""
+    return f"{value} {content_hash(Path(value))}" if Path(value).is_file() else value

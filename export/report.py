@@ -99,7 +99,7 @@ def _charts(outcome: Outcome) -> str:
     figure, ideal = gates.QUALITY[stage]
     bound = next((b for b in outcome.plan.bounds if b.figure == figure), None)
     allowed = abs(bound.value - ideal) if bound else 0.0
-    loss = figure if ideal == 0.0 else f"{ideal:g} − {figure}"
+    loss = f"{figure} above float's" if ideal == 0.0 else f"{ideal:g} − {figure}"
     quality = front_chart.draw(found, [p.loss for p in found], f"{loss} (less is better)", allowed)
     speed = front_chart.draw(
         found, [p.time_ratio for p in found], "run time over float (less is better)", 1.0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
+import math
 import os
 import pickle
+import re
 import signal
 import struct
 import zipfile
@@ -23,7 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice.errors import ArtifactError, ConfigError, ExportError
 from edgevoice.export import child, front_chart, gates, pickles, safetensors_header, soundness
+from edgevoice.export.candidates import Candidate
 from edgevoice.export.summary import Point
+from edgevoice.quant import scheme as schemes
 
 # --- safetensors ----------------------------------------------------------------------------------
 
@@ -261,6 +266,18 @@ def test_a_childs_peak_is_its_own(reachable: None) -> None:
     del ours
 
 
+def test_better_than_float_is_no_loss() -> None:
+    scheme = schemes.find("int8")
+    for stage, figure, value, loss in (
+        ("recogniser", "wer_points", 0.5, 0.5),
+        ("recogniser", "wer_points", -0.5, 0.0),
+        ("vad", "agreement", 0.75, 0.25),
+        ("vad", "agreement", 1.0, 0.0),
+    ):
+        assert Candidate(scheme, scheme, figures={figure: value}).quality_loss(stage) == loss
+    assert math.isnan(Candidate(scheme, scheme).quality_loss("vad"))
+
+
 # --- bounds and the front -------------------------------------------------------------------------
 
 
@@ -292,8 +309,11 @@ def test_the_drawing_has_every_point_and_no_name_over_another() -> None:
     assert drawn.count("<circle") == 4
     assert 'class="missed"' in drawn and "int&lt;4&gt;" in drawn and "unmeasured" not in drawn
     assert "allowed 1" in drawn
-    names = [part for part in drawn.split("<text ") if part.startswith('class="name"')]
-    assert len({part.split('y="')[1].split('"')[0] for part in names[1:3]}) == 2
+    found = re.findall(r'class="name" x="([\d.]+)" y="([\d.]+)">([^<]+)<', drawn)
+    boxes = [(float(x), float(x) + 6 * len(name), float(y)) for x, y, name in found]
+    for one, other in itertools.combinations(boxes, 2):
+        apart = one[1] <= other[0] or other[1] <= one[0] or abs(one[2] - other[2]) >= 10
+        assert apart, f"{one} lies over {other}"
 
 
 def test_the_tiny_family_writes_what_the_reader_reads(tmp_path: Path) -> None:

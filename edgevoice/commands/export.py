@@ -111,7 +111,9 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="an option of the family; `edgevoice export list` shows them",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="for whatever draws (default: 0)"
+    )
     parser.add_argument(
         "--allow-pickle", action="store_true", help="load pickled weights: they run their own code"
     )
@@ -136,7 +138,9 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         metavar="FIGURE=VALUE",
         help="another bound than the stage's",
     )
-    parser.add_argument("--threads", type=int, default=2, metavar="N")
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="of whatever computes (default: 2)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
@@ -219,47 +223,14 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _list(parsed: argparse.Namespace) -> int:
-    from edgevoice.export import family
-    from edgevoice.quant.scheme import SCHEMES
+    from edgevoice.export import listing
 
-    families = [family.load(name) for name in family.MODULES]
     if parsed.json:
-        _print_json(
-            {
-                "families": [
-                    {
-                        "name": f.name,
-                        "stage": f.stage,
-                        "format": f.format,
-                        "takes": f.takes,
-                        "schemes": list(f.schemes),
-                        "default_scheme": f.default_scheme,
-                        "options": dict(f.options),
-                    }
-                    for f in families
-                ],
-                "schemes": [
-                    {
-                        "name": s.name,
-                        "format": s.format,
-                        "bits": s.bits,
-                        "summary": s.summary,
-                        "falls_back_to": list(s.falls_back_to),
-                    }
-                    for s in SCHEMES.values()
-                ],
-            }
-        )
+        _print_json(listing.as_json())
         return EXIT_OK
-    table = [["FAMILY", "STAGE", "FORMAT", "SCHEMES (* DEFAULT)", "TAKES"]]
-    for f in families:
-        names = ", ".join(f"{s}*" if s == f.default_scheme else s for s in f.schemes)
-        table.append([f.name, f.stage, f.format, names, f.takes])
-        table += [["", "", "", "", f"--option {k}=: {v}"] for k, v in f.options.items()]
-    _print_table(table)
+    _print_table(listing.families())
     print()
-    rows = [[s.name, s.format, f"{s.bits:g}", s.summary] for s in SCHEMES.values()]
-    _print_table([["SCHEME", "FORMAT", "BITS", ""], *rows])
+    _print_table(listing.schemes())
     return EXIT_OK
 
 
