@@ -128,7 +128,9 @@ class Family:
 
 
 # In the order in which a source without --family is offered to them.
-MODULES: Mapping[str, str] = {}
+MODULES: Mapping[str, str] = {
+    "whisper": "whisper",
+}
 
 
 def load(name: str) -> Family:
