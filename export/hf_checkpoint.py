@@ -1,8 +1,9 @@
 """Reads the tensors of a Hugging Face checkpoint folder without torch.
 
 Owns which files hold the weights (``model.safetensors``, shards listed in its index, or a pickled
-``pytorch_model.bin``) and their numbers. Containers are :mod:`edgevoice.export.safetensors_header`'s
-and :mod:`edgevoice.export.torch_archive`'s business, what the tensors mean is the families'.
+``pytorch_model.bin``) and their numbers. Containers are the business of
+:mod:`edgevoice.export.safetensors_header` and :mod:`edgevoice.export.torch_archive`; what the
+tensors mean is the families'.
 """
 
 from __future__ import annotations

@@ -172,7 +172,9 @@ def with_silence(weights, heard):
 
 
 @pytest.mark.parametrize("frames", [7, 40, 2 * AUDIO])
-def test_encoder_gives_the_keys_and_values_of_audio_then_silence(weights, checkpoint, converted, frames):
+def test_encoder_gives_the_keys_and_values_of_audio_then_silence(
+    weights, checkpoint, converted, frames
+):
     mel = mel_of(frames)
     heard = Reference(checkpoint).encode(mel)
     wanted = cross_attention(checkpoint, with_silence(weights, heard)[0])
