@@ -79,8 +79,8 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
             continue
         # Products have columns [in, out], kernels rows [out, in, ...].
         inner = tuple(range(1, wanted.ndim)) if wanted.ndim > 2 else (0,)
-        wrong = np.sum(np.square(got - wanted), axis=inner, dtype=np.float64)
-        largest = np.abs(wanted).max(axis=inner).astype(np.float64)
+        wrong = np.asarray(np.sum(np.square(got - wanted), axis=inner, dtype=np.float64))
+        largest = np.asarray(np.abs(wanted).max(axis=inner), np.float64)
         # Uniform errors of one step have a variance of a twelfth.
         step = largest / 2.0 ** (after.bits - 1)
         rounding = np.square(step) / 12.0 * (wanted.size / len(largest))
@@ -95,6 +95,8 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
+    """One weight in float, and the bits that it was written in."""
+
     values: Float32
     bits: int
 
@@ -123,7 +125,7 @@ class _Weights:
         return {name.removesuffix("_half").removesuffix("_quantized") for name in self._tensors}
 
     def read(self, name: str) -> _Weight | None:
-        """Return weight ``name`` as float32 with the bits that it had; None where it is not there, or no weight."""
+        """Return weight ``name``; None where it is not there, or no weight."""
         if name in self._blocks:
             return self._in_blocks(self._blocks[name])
         for stored in (name, f"{name}_half", f"{name}_quantized"):
@@ -175,7 +177,8 @@ class _Weights:
     def _floats(self, name: str) -> Float32 | None:
         for stored in (name, f"{name}_half"):
             if stored in self._tensors:
-                return numpy_helper.to_array(self._tensors[stored]).astype(np.float32)
+                values: Float32 = numpy_helper.to_array(self._tensors[stored]).astype(np.float32)
+                return values
         return None
 
 

@@ -118,7 +118,7 @@ def test_a_damaged_artifact_is_heard(
     artifact: Callable[[str], Path], material: Path, tmp_path: Path
 ) -> None:
     def scrambled(model: onnx.ModelProto) -> None:
-        name = "encoder/layer_1/ffn/linear_0/weight"
+        name = "decoder/n_layer_cross_k/weight"
         set_values(model, name, numpy_helper.to_array(tensor(model, name))[::-1].copy())
 
     whole = artifact(WHISPER)

@@ -158,8 +158,8 @@ def weight_excess(reference: Path, candidate: Path) -> tuple[float, float]:
     """Compare the weights of two artifacts, graph by graph.
 
     Returns:
-        :attr:`edgevoice.quant.onnx_drift.Drift.excess` of the worst output column (0.0 where nothing
-        could be compared), and the share of float's weights that were compared.
+        :attr:`edgevoice.quant.onnx_drift.Drift.excess` of the worst output column (0.0 where
+        nothing could be compared), and the share of float's weights that were compared.
 
     Raises:
         MissingDependencyError: onnx is not installed.
