@@ -23,7 +23,9 @@ from ctranslate2_file import (
 
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, ConfigError
+from edgevoice.export.calibration import Calibration
 from edgevoice.export.families import (
+    whisper,
     whisper_ctranslate2,
     whisper_decoder,
     whisper_encoder,
@@ -31,7 +33,9 @@ from edgevoice.export.families import (
     whisper_vocabulary,
 )
 from edgevoice.export.families.whisper_weights import Sizes
+from edgevoice.export.family import Job
 from edgevoice.export.prepare import prepare
+from edgevoice.quant.scheme import find
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
 # What the fp32 graphs write with 30 s of padding.
@@ -289,6 +293,31 @@ def test_tokens_are_bytes_in_base64(converted):
     pairs = [line.split(" ") for line in lines]
     assert {base64.b64decode(token) for token, _ in pairs} == {bytes([b]) for b in range(256)}
     assert [int(i) for _, i in pairs] == list(range(256))
+
+
+@pytest.mark.parametrize(("scheme", "off"), [("fp16", 0.01), ("int8-weights", 0.05), ("int4", 0.4)])
+def test_the_exporter_and_pull_write_the_same_bytes(source, converted, tmp_path, scheme, off):
+    pulled, exported = tmp_path / "pulled", tmp_path / "exported"
+    pulled.mkdir()
+    exported.mkdir()
+    prepare("whisper", source, pulled, {"scheme": scheme})
+    family = whisper.FAMILY
+    job = Job(tmp_path, Calibration())
+    done = family.quantise(converted["fp32"], find(scheme), family.recipe(scheme), exported, job)
+    names = {p.name for p in pulled.iterdir()}
+    assert names == {f"encoder.{scheme}.onnx", f"decoder.{scheme}.onnx", "tokens.txt"}
+    assert all((pulled / n).read_bytes() == (exported / n).read_bytes() for n in names)
+    recorded = {c.name: c.type for c in done.tensors}
+    table = f"decoder.{scheme}.onnx:decoder/embeddings"
+    kinds = {"fp16": ("_half", "float16"), "int8-weights": ("", "int8"), "int4": ("", "int4")}
+    suffix, kind = kinds[scheme]
+    assert recorded[table + suffix] == kind
+    mel, tokens = mel_of(30), [257, 265, 40, 7, 99, 200]
+    wanted = steps(converted["fp32"], "", mel, tokens)
+    got = steps(exported, f".{scheme}", mel, tokens)
+    difference = np.abs(got - wanted).max()
+    assert difference < off * np.abs(wanted).max()
+    assert (difference == 0) == (scheme == "fp16")  # the source's weights are float16
 
 
 @pytest.mark.parametrize(

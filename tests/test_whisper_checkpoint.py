@@ -13,7 +13,14 @@ from pathlib import Path
 import hf_whisper
 import numpy as np
 import pytest
-from ctranslate2_file import HEADS, small_vocabulary, small_whisper, write_small_whisper
+from ctranslate2_file import (
+    AUDIO,
+    HEADS,
+    STATE,
+    small_vocabulary,
+    small_whisper,
+    write_small_whisper,
+)
 
 from edgevoice.errors import ArtifactError
 from edgevoice.export.calibration import Calibration
@@ -110,9 +117,14 @@ def test_facts_are_read_from_the_headers(checkpoint: Path) -> None:
     facts = whisper.inspect(checkpoint)
     assert facts.source_bytes == (checkpoint / "model.safetensors").stat().st_size
     stored = whisper_checkpoint.read(checkpoint).checkpoint.shapes.values()
-    assert facts.parameters == pytest.approx(sum(map(np.prod, stored)), rel=0.05)
+    # The encoder's graph holds the encoded silence beside the weights.
+    silence = AUDIO * STATE
+    assert facts.parameters - silence == pytest.approx(sum(map(np.prod, stored)), rel=0.05)
     assert facts.peak_memory_bytes > 4 * facts.parameters
     assert facts.detail["languages"] == "English"
+    _config(checkpoint, d_model=1280, encoder_layers=32, encoder_attention_heads=20)
+    with pytest.raises(ArtifactError, match=r"takes \d.\d GB, an ONNX file holds 2.1"):
+        whisper.inspect(checkpoint)
 
 
 def test_a_source_of_another_kind_is_not_recognised(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
 
-# The larger float graph, its serialised copy, and the copy that onnxruntime computes silence with.
-_COPIES = 3
+# Arrays of the larger float graph, its protobuf, its bytes, and what onnxruntime makes of them.
+_COPIES = 4
+_BASE_BYTES = 200_000_000  # the interpreter with onnx and onnxruntime
+# protobuf cannot write a message of more than 2 GiB.
+MAX_BYTES = 2**31 - 1
 
 
 def recognises(source: Path) -> bool:
@@ -52,11 +55,17 @@ def inspect(source: Path) -> SourceFacts:
             raise ArtifactError(
                 f"{source} has no {hf_checkpoint.SINGLE}; fetch the checkpoint's weights too"
             )
+    largest = 4 * max(sizes.encoder_parameters, sizes.decoder_parameters)
+    if largest > MAX_BYTES:
+        raise ArtifactError(
+            f"{source}: a float graph of this model takes {largest / 1e9:.1f} GB, an ONNX file "
+            f"holds {MAX_BYTES / 1e9:.1f}; tiny to medium can be exported"
+        )
     return SourceFacts(
         title=f"Whisper ({layout})",
-        parameters=sizes.parameters,
+        parameters=sizes.encoder_parameters + sizes.decoder_parameters,
         source_bytes=sum(f.stat().st_size for f in files),
-        peak_memory_bytes=sizes.parameters * 4 * _COPIES,
+        peak_memory_bytes=largest * _COPIES + _BASE_BYTES,
         detail=_detail(sizes),
     )
 

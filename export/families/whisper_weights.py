@@ -40,14 +40,18 @@ class Sizes:
         return self.n_vocab >= 51865
 
     @property
-    def parameters(self) -> int:
-        """Number of weights of both graphs, the tied embedding counted once."""
-        audio, text = self.n_audio_state, self.n_text_state
-        front = audio * 3 * (self.n_mels + audio) + self.n_audio_ctx * audio
-        block, cross = 12, 4  # times state squared: attention 4, feed-forward 8
-        tables = (self.n_vocab + self.n_text_ctx) * text
-        encoder = self.n_audio_layer * block * audio**2
-        return front + encoder + self.n_text_layer * (block + cross) * text**2 + tables
+    def encoder_parameters(self) -> int:
+        """Number of weights of the encoder's graph, the decoder's cross-attention keys included."""
+        audio = self.n_audio_state
+        front = 3 * audio * (self.n_mels + audio) + 2 * self.n_audio_ctx * audio  # and silence
+        cross = 2 * self.n_text_layer * audio * self.n_text_state
+        return front + self.n_audio_layer * 12 * audio**2 + cross
+
+    @property
+    def decoder_parameters(self) -> int:
+        """Number of weights of the decoder's graph, the tied embedding counted once."""
+        text = self.n_text_state
+        return (self.n_vocab + self.n_text_ctx) * text + self.n_text_layer * 14 * text**2
 
 
 class Weights(Protocol):
