@@ -143,6 +143,7 @@ MODULES: Mapping[str, str] = {
     "smart-turn": "smart_turn",
     "speaker-embedding": "speaker_embedding",
     "wake-word": "wake_word",
+    "whisper": "whisper",
 }
 
 
