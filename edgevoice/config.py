@@ -86,7 +86,7 @@ class EndOfTurnSettings:
     model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
     threads: int = setting(1, "threads of one judgement", low=1, high=64)
     threshold: float = setting(
-        0.5,
+        0.8,
         "probability from which a turn surely is finished; the wait grows below it",
         low=0.0,
         high=1.0,
@@ -136,17 +136,62 @@ class SpeechSettings:
 class TurnSettings:
     """[turns]: when to answer and when to fall silent."""
 
+    language: str = setting(
+        "en",
+        "whose nods, answers and half sentences are known",
+        choices=("en", "de", "fr", "es", "it", "pt", "zh", "ja"),
+    )
     complete_wait_ms: float = setting(
-        260.0, "silence after a finished-sounding turn", low=100, high=3000
+        150.0, "silence after a turn that is surely over", low=100, high=3000
     )
     incomplete_wait_ms: float = setting(
-        1200.0, "silence after an unfinished-sounding turn", low=100, high=10000
+        2000.0, "silence after a turn that surely is not", low=100, high=10000
     )
     unjudged_wait_ms: float = setting(
         700.0, "silence when there is no end-of-turn model", low=100, high=10000
     )
+    adapt_wait_ms: float = setting(
+        400.0,
+        "added to complete_wait_ms at most, for a speaker who pauses for long; 0 adapts nothing",
+        low=0,
+        high=2000,
+    )
+    duck_gain: float = setting(
+        0.3, "loudness of the agent's voice at the first sign of speech over it", low=0, high=1
+    )
     barge_in_ms: float = setting(
-        96.0, "speech over the agent's voice that stops it", low=32, high=3000
+        96.0, "speech over the agent's voice that pauses it", low=32, high=3000
+    )
+    words_wait_ms: float = setting(
+        1000.0,
+        "wait for the words of such speech once it has ended; without any the agent goes on",
+        low=100,
+        high=5000,
+    )
+    max_hold_ms: float = setting(
+        2000.0, "a sound that goes on without words pauses the agent this long", low=200, high=10000
+    )
+    echo_similarity: float = setting(
+        0.6, "share of the agent's own words that makes speech over it its echo", low=0.1, high=1
+    )
+    echo_margin_db: float = setting(
+        0.0,
+        "sound over the agent's voice that is not this much louder than its echo pauses nothing",
+        low=-40,
+        high=40,
+    )
+    min_speaker_similarity: float = setting(
+        0.25,
+        "a voice less like the enrolled owner's does not interrupt; without one all voices do",
+        low=-1,
+        high=1,
+    )
+    speculation_budget: float = setting(
+        0.6,
+        "share of recent work ahead that may be wasted; above it answers are not begun before "
+        "the turn is over",
+        low=0,
+        high=1,
     )
     max_turn_s: float = setting(60.0, "a longer user turn is answered as it is", low=2, high=120)
 

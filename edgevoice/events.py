@@ -14,19 +14,48 @@ from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechSuspected:
+    """VAD: a first window of speech, too little to report; Started or Dismissed follows.
+
+    ``echo_margin_db``: as in :class:`SpeechContinued`.
+    """
+
+    at_ms: float
+    onset_ms: float
+    echo_margin_db: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDismissed:
+    """VAD: nothing came of the speech that was suspected."""
+
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechStarted:
     """VAD: the user began to speak at ``onset_ms`` (known at ``at_ms``)."""
 
     at_ms: float
     onset_ms: float
+    echo_margin_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechContinued:
-    """VAD: the user is still speaking, ``speech_ms`` after the onset."""
+    """VAD: the user is still speaking, ``speech_ms`` after the onset.
+
+    Attributes:
+        echo_margin_db: How much louder the sound is than the agent's echo is estimated to be;
+            None where nothing estimates it.
+        speaker_similarity: Cosine similarity, -1 to 1, to the enrolled owner's voice; None where
+            no voice is enrolled.
+    """
 
     at_ms: float
     speech_ms: float
+    echo_margin_db: float | None = None
+    speaker_similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +77,47 @@ class PartialHeard:
 
 @dataclass(frozen=True, slots=True)
 class PauseTranscribed:
-    """The text of the utterance up to pause number ``pause``."""
+    """The text of the utterance up to pause number ``pause``.
+
+    Attributes:
+        said: What the agent said in the seconds before, "" if it was silent.
+        wasted_share: Share (0 to 1) of the work made ahead in this session that was for nothing.
+    """
 
     at_ms: float
     pause: int
     text: str
+    said: str = ""
+    wasted_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextJudged:
+    """The language model's probability that the text that ``answer`` answers is a whole turn."""
+
+    at_ms: float
+    answer: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapHeard:
+    """The recogniser's words of speech over the agent's answer.
+
+    Attributes:
+        probe: Number of the :class:`TranscribeOverlap` that this answers; 0 for a partial that
+            the recogniser gave unasked.
+        text: All words of the utterance so far, "" for none.
+        said: What the agent says around the playback position.
+        remaining_ms: How much of what has been made of the answer is still to be heard; None
+            while more is being made.
+    """
+
+    at_ms: float
+    probe: int
+    text: str
+    said: str = ""
+    remaining_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +170,16 @@ class TimerFired:
 
 
 Event: TypeAlias = (
-    SpeechStarted
+    SpeechSuspected
+    | SpeechDismissed
+    | SpeechStarted
     | SpeechContinued
     | SpeechPaused
     | PartialHeard
     | PauseTranscribed
     | PauseJudged
+    | TextJudged
+    | OverlapHeard
     | EndpointReached
     | AnswerSounded
     | AnswerFinished
@@ -134,6 +203,13 @@ class TranscribePause:
     """Ask for the text and the end-of-turn probability of the utterance so far."""
 
     pause: int
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOverlap:
+    """Ask for the words of the utterance so far, quickly; :class:`OverlapHeard` answers."""
+
+    probe: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +241,34 @@ class DropAnswer:
 
     answer: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuckAnswer:
+    """Turn the agent's voice down at once: somebody may be speaking."""
+
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAnswer:
+    """Turn the agent's voice up again: it was nothing."""
+
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldAnswer:
+    """Pause the answer and keep all of it."""
+
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAnswer:
+    """Go on with a held answer, from the start of the word in which it was held."""
+
+    answer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +308,14 @@ class Announce:
 Action: TypeAlias = (
     StartTimer
     | TranscribePause
+    | TranscribeOverlap
     | PrepareAnswer
     | ReleaseAnswer
     | DropAnswer
+    | DuckAnswer
+    | RestoreAnswer
+    | HoldAnswer
+    | ResumeAnswer
     | InterruptAnswer
     | CompleteAnswer
     | ForgetUtterance
@@ -244,11 +353,16 @@ class ClearNotice:
 
 @dataclass(frozen=True, slots=True)
 class MetricsNotice:
-    """One turn's spans: milliseconds after the end of the user's speech, by name."""
+    """One turn's spans: milliseconds after the end of the user's speech, by name.
+
+    ``speculation`` counts the session's work so far, by the names of
+    :meth:`edgevoice.speculation.Speculation.figures`.
+    """
 
     at_ms: float
     turn: int
     spans_ms: dict[str, float] = field(default_factory=dict)
+    speculation: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ A mark at the end of the agent's own turn is copied by small models: after "The 
 SmolLM2-135M answers "The capital of Italy is —", and the same with "...". It says Rome after this.
 """
 
+_UNHEARD_TURNS = 2
+"""The rest of an interrupted answer may be asked for in this many turns: "wait" - "go on"."""
+
 _KEEP_SHARE = 0.6
 """Once turns must go, this share of the context is kept.
 
@@ -35,11 +38,18 @@ class History:
         self._system = [Message("system", system_prompt)] if system_prompt else []
         self._turns: list[Message] = []
         self._cut_off: set[int] = set()  # which of the agent's turns, by position
+        self._unheard = ""
+        self._unheard_turns = 0
 
     @property
     def turns(self) -> Sequence[Message]:
         """The user's and the agent's turns so far."""
         return tuple(self._turns)
+
+    @property
+    def unheard(self) -> str:
+        """What was left unsaid of the answer that was interrupted last, "" if that is long ago."""
+        return self._unheard if self._unheard_turns < _UNHEARD_TURNS else ""
 
     def messages(self, user_text: str | None = None) -> list[Message]:
         """Return system prompt and turns, ``user_text`` as the newest user turn if given."""
@@ -55,24 +65,39 @@ class History:
     def user_said(self, text: str) -> None:
         """Enter a turn of the user's."""
         _append(self._turns, Message("user", text))
+        self._unheard_turns += 1
 
     def retract_user(self, text: str) -> None:
         """Take the newest user turn back, which was ``text``: it goes on, nobody answered it."""
         if not self._turns or self._turns[-1].role != "user":
             return
         last = self._turns.pop()
+        self._unheard_turns -= 1
         earlier = last.content.removesuffix(text).rstrip()
         if earlier:
             self._turns.append(Message("user", earlier))
 
-    def agent_said(self, text: str, *, cut_off: bool) -> None:
-        """Enter what was heard of an answer; nothing is entered when nothing was heard."""
+    def agent_said(self, text: str, *, cut_off: bool, unheard: str = "") -> None:
+        """Enter what was heard of an answer; nothing is entered when nothing was heard.
+
+        Args:
+            text: What was heard.
+            cut_off: It was interrupted.
+            unheard: The rest, as far as it was made.
+        """
+        if unheard:
+            self._unheard = unheard
+            self._unheard_turns = 0
         heard = text.strip()
         if not heard:
             return
         _append(self._turns, Message("assistant", heard))
         if cut_off:
             self._cut_off.add(len(self._turns) - 1)
+
+    def forget_unheard(self) -> None:
+        """Note that the rest of the interrupted answer has been heard."""
+        self._unheard = ""
 
     def forget_oldest(self, turns: int) -> None:
         """Drop the ``turns`` oldest turns, which no longer fit into the model's context."""

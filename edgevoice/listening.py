@@ -13,7 +13,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgevoice.events import EndpointReached, Event, PartialHeard, PauseJudged, PauseTranscribed
+from edgevoice.events import (
+    EndpointReached,
+    Event,
+    OverlapHeard,
+    PartialHeard,
+    PauseJudged,
+    PauseTranscribed,
+)
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import EndOfTurn, Recogniser
 from edgevoice.workers import Worker
@@ -61,6 +68,7 @@ class Listener:
         self._turn_audio: deque[Float32] = deque()
         self._turn_samples = 0
         self._wanted_pause = 0
+        self._wanted_probe = 0
         self._lock = threading.Lock()
         self._queued_samples = 0
         self._lost_samples = 0
@@ -120,6 +128,12 @@ class Listener:
             audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
             self._judgement.submit(lambda: self._judge_pause(pause, audio))
 
+    def transcribe_overlap(self, probe: int) -> None:
+        """Ask for the words of the utterance so far; :class:`OverlapHeard` answers."""
+        self._flush()
+        self._wanted_probe = probe
+        self._recognition.submit(lambda: self._transcribe_overlap(probe))
+
     def forget(self, until_ms: float) -> None:
         """Close the utterance; speech that began after ``until_ms`` opens the next one.
 
@@ -129,6 +143,7 @@ class Listener:
         self._batch.clear()
         self._turn_audio.clear()
         self._turn_samples = 0
+        self._wanted_probe = 0
         kept = list(self._since_onset) if self._onset_ms > until_ms else []
         self._since_onset.clear()
         self._open = bool(kept)
@@ -176,6 +191,15 @@ class Listener:
         finally:
             # Also after a failure: the turn waits for this word and must not wait for ever.
             self._post(PauseTranscribed(self._now_ms(), pause, text))
+
+    def _transcribe_overlap(self, probe: int) -> None:
+        if probe != self._wanted_probe:
+            return  # It was decided without it.
+        text = ""
+        try:
+            text = self._recogniser.conclude().text
+        finally:
+            self._post(OverlapHeard(self._now_ms(), probe, text))
 
     def _judge_pause(self, pause: int, audio: Float32) -> None:
         if pause != self._wanted_pause or self._judge is None:

@@ -158,6 +158,8 @@ class RecordedSink:
         self._track = track
         self._written: deque[Int16] = deque()
         self._kept = 0
+        self._held_at = 0
+        self._still = 0
         self._lock = threading.Lock()
         self._started_ns = 0
 
@@ -195,6 +197,28 @@ class RecordedSink:
     def playout(self) -> object:
         """The wrapped sink's buffer, None where it has none."""
         return getattr(self._sink, "playout", None)
+
+    def set_gain(self, gain: float) -> None:
+        """Play at ``gain``; the track keeps the voice as it was written."""
+        self._sink.set_gain(gain)
+
+    def hold(self) -> int:
+        """Pause; return how many samples will still sound."""
+        with self._lock:
+            self._keep(self._sink.played_samples())
+            still = self._sink.hold()
+            self._still = still
+            self._held_at = self._kept
+            return still
+
+    def release(self, again: Int16) -> None:
+        """End a hold: play ``again``, then what was kept."""
+        with self._lock:
+            self._keep(self._sink.played_samples())
+            ahead = max(0, self._held_at + self._still - self._kept)
+            waiting = np.concatenate((*self._written, np.zeros(0, dtype=np.int16)))
+            self._written = deque((waiting[:ahead], again, waiting[ahead:]))
+            self._sink.release(again)
 
     def clear(self) -> int:
         """Drop what is queued, fall silent at once; return how many samples were dropped."""

@@ -43,7 +43,7 @@ from edgevoice.frames import (
 )
 from edgevoice.loading import Hearing
 from edgevoice.session import Pace, Session
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 from edgevoice.tape import AGENT, EVENTS, SETTINGS, USER
 from edgevoice.weights import Engines
 
@@ -280,6 +280,10 @@ class _TapedAnswers:
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         del messages, cancelled
         return 0
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        del messages, cancelled
+        return None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         del messages, cancelled

@@ -28,7 +28,7 @@ svg .lane { font-size:13px; } svg .label { fill:var(--ink); } svg .number { font
 #cursor { stroke:var(--bad); stroke-width:1.5; }
 .phase { fill:var(--line); opacity:.85; } .phase.user_speaking { fill:var(--user); }
 .phase.endpointing { fill:var(--wait); } .phase.thinking { fill:var(--think); }
-.phase.speaking { fill:var(--agent); }
+.phase.speaking, .phase.held { fill:var(--agent); } .phase.held { opacity:.4; }
 .key { display:flex; flex-wrap:wrap; gap:4px 18px; font-size:13px; color:var(--soft);
   margin-top:8px; }
 .key i { display:inline-block; width:11px; height:11px; border-radius:3px; margin-right:6px; }

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Protocol, runtime_checkable
 
@@ -35,23 +36,31 @@ from edgevoice.events import (
     CompleteAnswer,
     DecisionNotice,
     DropAnswer,
+    DuckAnswer,
     ErrorNotice,
     Event,
     ForgetUtterance,
+    HoldAnswer,
     InterruptAnswer,
     MetricsNotice,
     Notice,
+    OverlapHeard,
     PartialHeard,
     PauseJudged,
     PauseTranscribed,
     PrepareAnswer,
     ReleaseAnswer,
+    RestoreAnswer,
+    ResumeAnswer,
     SpeechContinued,
+    SpeechDismissed,
     SpeechPaused,
     SpeechStarted,
+    SpeechSuspected,
     StartTimer,
     StateNotice,
     TimerFired,
+    TranscribeOverlap,
     TranscribePause,
     TranscriptNotice,
 )
@@ -69,11 +78,17 @@ from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
 from edgevoice.stages import EchoCanceller, Sink, Source
 from edgevoice.tape import Tape
-from edgevoice.turns import Phase, Rules, TurnState, step
+from edgevoice.turn_rules import rules
+from edgevoice.turn_state import Phase, TurnState
+from edgevoice.turns import step
 from edgevoice.weights import Engines
 
 _READ_TIMEOUT_S = 0.05
 _LOCK_STEP_POLL_S = 0.001
+_ECHO_TAIL_MS = 1500.0
+"""Speech that begins this soon behind the agent's may be the end of its echo."""
+
+_ANSWERING = (Phase.THINKING, Phase.SPEAKING, Phase.HELD)
 
 
 class Pace(Enum):
@@ -140,21 +155,17 @@ class Session:
         self._frame_end_ms = 0.0
         self._timer: StartTimer | None = None
         self._state = TurnState()
-        self._rules = Rules(
-            complete_wait_ms=settings.turns.complete_wait_ms,
-            incomplete_wait_ms=settings.turns.incomplete_wait_ms,
-            unjudged_wait_ms=settings.turns.unjudged_wait_ms,
-            end_of_turn_threshold=settings.end_of_turn.threshold,
-            barge_in_ms=settings.turns.barge_in_ms,
-            max_turn_ms=settings.turns.max_turn_s * 1000.0,
-            judged=engines.end_of_turn is not None,
-        )
+        self._rules = rules(settings, judged=engines.end_of_turn is not None)
         self._history = History(settings.language_model.system_prompt)
         self._marks = TurnMarks()
         self._turns = 0
         self._released_text = ""
         self._told_text = ""
         self._agent_text = ""
+        self._last_said = ""
+        self._last_said_ms = float("-inf")
+        self._reciting = 0
+        self._suspected = False
         preroll_frames = max(1, round(settings.vad.preroll_ms / FRAME_MS))
         # The onset is known min_speech_ms late, plus a window of the VAD: both must fit as well.
         lookback_frames = round(settings.vad.min_speech_ms / FRAME_MS) + 16
@@ -174,6 +185,7 @@ class Session:
             engines.speech,
             sink,
             answer_tokens=settings.language_model.max_answer_tokens,
+            duck_gain=settings.turns.duck_gain,
             post=self._inbox.put,
             mark=self._mark,
             now_ms=self.now_ms,
@@ -255,8 +267,9 @@ class Session:
             if callable(item):
                 item()
             else:
-                self._note(item)
-                self._step(item)
+                event = self._with_context(item)
+                self._note(event)
+                self._step(event)
         timer = self._timer
         if timer is not None and self.now_ms() >= timer.due_ms:
             self._timer = None
@@ -285,6 +298,7 @@ class Session:
         decisions = self._vad.accept(samples)
         for edge in self._edges.feed(decisions):
             self._step(self._speech_event(edge))
+        self._note_suspicion()
         self._listener.note_quiet(self._edges.quiet)
 
     def _echo_margin_db(self) -> float | None:
@@ -300,11 +314,38 @@ class Session:
             case Started(onset_ms=onset_ms):
                 begin_ms = onset_ms + shift_ms
                 self._open_utterance(begin_ms)
-                return SpeechStarted(at_ms, begin_ms)
+                return SpeechStarted(at_ms, begin_ms, self._echo_margin_db())
             case Continued(speech_ms=speech_ms):
-                return SpeechContinued(at_ms, speech_ms)
+                return SpeechContinued(at_ms, speech_ms, self._echo_margin_db())
             case Paused(end_ms=end_ms):
                 return SpeechPaused(at_ms, end_ms + shift_ms)
+
+    def _note_suspicion(self) -> None:
+        """Step with a first window of speech, or with its coming to nothing."""
+        onset_ms = self._edges.suspected_ms
+        if onset_ms is not None and not self._suspected:
+            shift_ms = self._frame_end_ms - samples_to_ms(self._frames * FRAME_SAMPLES)
+            margin_db = self._echo_margin_db()
+            self._step(SpeechSuspected(self._frame_end_ms, onset_ms + shift_ms, margin_db))
+        elif onset_ms is None and self._suspected and not self._edges.speaking:
+            self._step(SpeechDismissed(self._frame_end_ms))
+        self._suspected = onset_ms is not None
+
+    def _with_context(self, event: Event) -> Event:
+        """Add what the machine needs to know beside the words: what the agent is saying."""
+        if isinstance(event, PartialHeard) and self._state.phase in _ANSWERING:
+            event = OverlapHeard(event.at_ms, 0, event.text)
+        match event:
+            case OverlapHeard():
+                remaining_ms = self._answerer.remaining_ms
+                return replace(event, said=self._answerer.said(), remaining_ms=remaining_ms)
+            case PauseTranscribed():
+                near = self._state.onset_ms - self._last_said_ms < _ECHO_TAIL_MS
+                wasted_share = self._answerer.speculation.wasted_share
+                said = self._last_said if near else ""
+                return replace(event, said=said, wasted_share=wasted_share)
+            case _:
+                return event
 
     def _open_utterance(self, onset_ms: float) -> None:
         lookback_ms = self._frame_end_ms - onset_ms + self._settings.vad.preroll_ms
@@ -328,7 +369,9 @@ class Session:
                     whole = f"{self._state.carried} {text}".strip()
                     self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
                     # What is read while the user speaks need not be read when the turn is over.
-                    self._answerer.warm(self._history.messages(whole))
+                    budget = self._rules.speculation_budget
+                    if self._answerer.speculation.wasted_share <= budget:
+                        self._answerer.warm(self._history.messages(whole))
             case PauseTranscribed(at_ms=at_ms, pause=pause) if pause == self._state.pause:
                 self._marks.mark("transcribed", at_ms)
             case PauseJudged(at_ms=at_ms, pause=pause) if pause == self._state.pause:
@@ -345,8 +388,10 @@ class Session:
                 self._timer = action
             case TranscribePause(pause=pause):
                 self._listener.transcribe_pause(pause)
+            case TranscribeOverlap(probe=probe):
+                self._listener.transcribe_overlap(probe)
             case PrepareAnswer(answer=answer, text=text):
-                self._answerer.prepare(answer, self._history.messages(text))
+                self._prepare(answer, text)
             case ReleaseAnswer(answer=answer, text=text):
                 self._turns += 1
                 self._marks.mark("endpoint", now_ms)
@@ -360,12 +405,24 @@ class Session:
                 if self._released_text:
                     self._history.retract_user(self._released_text)
                     self._released_text = ""
+            case DuckAnswer(answer=answer):
+                self._answerer.duck(answer)
+            case RestoreAnswer(answer=answer):
+                self._answerer.restore(answer)
+            case HoldAnswer(answer=answer):
+                self._answerer.hold(answer)
+            case ResumeAnswer(answer=answer):
+                self._answerer.resume(answer)
             case InterruptAnswer(answer=answer):
                 heard = self._answerer.stop(answer)
                 self._notice(ClearNotice(now_ms))
-                self._history.agent_said(heard.text, cut_off=True)
+                self._history.agent_said(heard.text, cut_off=True, unheard=heard.unheard)
                 self._close_turn(heard.text, interrupted=True)
             case CompleteAnswer(answer=answer):
+                self._last_said = self._answerer.said()
+                self._last_said_ms = now_ms
+                if answer == self._reciting:
+                    self._history.forget_unheard()
                 heard = self._answerer.finish(answer)
                 self._history.agent_said(heard.text, cut_off=False)
                 self._close_turn(heard.text, interrupted=False)
@@ -378,6 +435,15 @@ class Session:
                 self._notice(DecisionNotice(now_ms, decision, evidence))
                 self._notice(StateNotice(now_ms, phase))
 
+    def _prepare(self, answer: int, text: str) -> None:
+        """Begin an answer: the model's, or the rest of the one that was interrupted."""
+        rest = self._history.unheard
+        if rest and self._rules.phrases.asks_to_go_on(text):
+            self._reciting = answer
+            self._answerer.recite(answer, rest)
+        else:
+            self._answerer.prepare(answer, self._history.messages(text))
+
     def _close_turn(self, heard: str, *, interrupted: bool) -> None:
         now_ms = self.now_ms()
         self._released_text = ""
@@ -385,10 +451,11 @@ class Session:
         self._agent_text = ""
         if heard:
             self._notice(TranscriptNotice(now_ms, "agent", heard, True, interrupted))
-        self._notice(MetricsNotice(now_ms, self._turns, self._marks.spans_ms()))
+        figures = self._answerer.speculation.figures()
+        self._notice(MetricsNotice(now_ms, self._turns, self._marks.spans_ms(), figures))
 
     def _tell_agent_text(self) -> None:
-        if self._state.phase not in (Phase.THINKING, Phase.SPEAKING):
+        if self._state.phase not in _ANSWERING:
             return
         text = self._answerer.text_so_far()
         if text and text != self._agent_text:
@@ -420,7 +487,7 @@ class Session:
 
     def _close(self) -> None:
         self._source.stop()
-        if self._state.phase is Phase.SPEAKING:
+        if self._state.phase in (Phase.SPEAKING, Phase.HELD):
             heard = self._answerer.stop(self._state.answer)
             self._history.agent_said(heard.text, cut_off=True)
             self._close_turn(heard.text, interrupted=True)

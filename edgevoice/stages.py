@@ -79,8 +79,30 @@ class Sink(Protocol):
         """Samples queued and not yet played."""
         ...
 
+    def set_gain(self, gain: float) -> None:
+        """Play at ``gain`` (1 is as written) from the next samples on, without a click."""
+        ...
+
+    def hold(self) -> int:
+        """Pause without a click and keep what is queued; samples may still be written.
+
+        Returns how many samples written so far and not yet played will still sound, because the
+        device has them already.
+        """
+        ...
+
+    def release(self, again: Int16) -> None:
+        """End a hold: play ``again`` (int16, shape ``[n]``), then what was kept, at gain 1.
+
+        ``again`` counts as played a second time. Without a hold it is not played.
+        """
+        ...
+
     def clear(self) -> int:
-        """Drop what is queued, fall silent at once; return how many samples were dropped."""
+        """Drop what is queued, fall silent at once; return how many samples were dropped.
+
+        A hold ends with it, and the gain is 1 for what is written next.
+        """
         ...
 
     def stop(self) -> None:
@@ -213,6 +235,19 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a language model thinks of the end of a message.
+
+    Attributes:
+        probability: That the message ends where it does, by its words alone.
+        evaluated_tokens: What had to be read for that; reading on from there costs it no more.
+    """
+
+    probability: float
+    evaluated_tokens: int
+
+
 class LanguageModel(Protocol):
     """One conversation's language model: it keeps what it has already read (KV prefix)."""
 
@@ -229,6 +264,14 @@ class LanguageModel(Protocol):
         """Read ``messages`` into the KV cache behind the longest common prefix.
 
         Returns the number of tokens that had to be evaluated.
+        """
+        ...
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Judge whether the last of ``messages`` is over, on the way to reading all of them.
+
+        The mark at its end is not looked at: recognisers set one behind everything. None where
+        the model cannot say, or was cancelled.
         """
         ...
 

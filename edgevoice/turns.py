@@ -9,98 +9,54 @@ Phases::
     LISTENING      speech -> USER_SPEAKING
     USER_SPEAKING  pause -> ENDPOINTING
     ENDPOINTING    speech -> USER_SPEAKING; the wait is over -> THINKING; no words -> LISTENING
-    THINKING       first sound -> SPEAKING; speech that lasts -> USER_SPEAKING, the turn goes on
-    SPEAKING       heard to the end -> LISTENING; speech that lasts -> USER_SPEAKING, a new turn
+    THINKING       first sound -> SPEAKING; words -> USER_SPEAKING, the turn goes on
+    SPEAKING       heard to the end -> LISTENING; speech that lasts -> HELD
+    HELD           words for the agent -> USER_SPEAKING, a new turn; anything else -> SPEAKING
 
 The answer is prepared as soon as the pause is transcribed, and held until the wait is over; when
-the user goes on, it is dropped and nobody heard it.
+the user goes on, it is dropped and nobody heard it. The first three phases are here, the others
+in :mod:`edgevoice.barge_in`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
+from edgevoice.barge_in import answering
+from edgevoice.completeness import combine, model_completeness, text_completeness
 from edgevoice.events import (
     Action,
     Announce,
     AnswerFailed,
-    AnswerFinished,
-    AnswerSounded,
-    CompleteAnswer,
-    DropAnswer,
     EndpointReached,
     Event,
     ForgetUtterance,
-    InterruptAnswer,
+    OverlapHeard,
     PauseJudged,
     PauseTranscribed,
     PrepareAnswer,
     ReleaseAnswer,
     SpeechContinued,
+    SpeechDismissed,
     SpeechPaused,
     SpeechStarted,
+    SpeechSuspected,
     StartTimer,
+    TextJudged,
     TimerFired,
-    TranscribePause,
 )
+from edgevoice.overlap import Evidence, Overlap, Verdict, judge
+from edgevoice.phrases import words
+from edgevoice.turn_rules import Rules, forget, learn, nearly_answered, unjudged_wait_ms, wait_ms
+from edgevoice.turn_state import Phase, Step, TurnState, drop, hear_user, pause, set_wait
 
+__all__ = ["Phase", "Rules", "Step", "TurnState", "step"]
 
-class Phase(StrEnum):
-    """Who has the floor."""
+_TELLING_WORDS = 3
+"""Of fewer words a language model says nothing: to SmolLM2 "stop" sounds as cut as "and that"."""
 
-    LISTENING = "listening"
-    USER_SPEAKING = "user_speaking"
-    ENDPOINTING = "endpointing"
-    THINKING = "thinking"
-    SPEAKING = "speaking"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The figures that decide. ``judged`` says whether an end-of-turn model answers every pause."""
-
-    complete_wait_ms: float = 260.0
-    incomplete_wait_ms: float = 1200.0
-    unjudged_wait_ms: float = 700.0
-    end_of_turn_threshold: float = 0.5
-    barge_in_ms: float = 96.0
-    max_turn_ms: float = 60_000.0
-    judged: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class TurnState:
-    """Everything the machine remembers.
-
-    Attributes:
-        pause: Number of the latest pause; results for earlier pauses are stale.
-        pause_end_ms: When speech stopped before that pause.
-        text: The utterance up to that pause, None until the recogniser has answered.
-        probability: The end-of-turn model's word on that pause, None until it came.
-        wait_over: The wait ended before the text was there.
-        carried: Words of a turn that was released and whose answer nobody heard.
-        answer: Number of the latest answer.
-        prepared: Answer ``answer`` is being made and has not been released.
-        timer: Number of the latest timer; earlier ones are void.
-        over_onset_ms: Onset of speech during THINKING or SPEAKING, not yet long enough to count.
-    """
-
-    phase: Phase = Phase.LISTENING
-    onset_ms: float = 0.0
-    pause: int = 0
-    pause_end_ms: float = 0.0
-    text: str | None = None
-    probability: float | None = None
-    wait_over: bool = False
-    carried: str = ""
-    answer: int = 0
-    prepared: bool = False
-    timer: int = 0
-    over_onset_ms: float | None = None
-
-
-Step = tuple[TurnState, list[Action]]
+_SUSPICION_MS = 160.0
+"""A suspicion of speech becomes speech or is dismissed within this time."""
 
 
 def step(state: TurnState, event: Event, rules: Rules) -> Step:
@@ -112,13 +68,13 @@ def step(state: TurnState, event: Event, rules: Rules) -> Step:
             return _user_speaking(state, event, rules)
         case Phase.ENDPOINTING:
             return _endpointing(state, event, rules)
-        case Phase.THINKING | Phase.SPEAKING:
-            return _answering(state, event, rules)
+        case Phase.THINKING | Phase.SPEAKING | Phase.HELD:
+            return answering(state, event, rules)
 
 
 def _listening(state: TurnState, event: Event) -> Step:
     if isinstance(event, SpeechStarted):
-        return _hear_user(state, event.onset_ms, "speech_started", {})
+        return hear_user(state, event.onset_ms, "speech_started", {})
     if isinstance(event, SpeechPaused):
         # The rest of a turn that max_turn_ms or an endpoint rule had closed.
         return state, [ForgetUtterance(event.end_ms)]
@@ -128,165 +84,191 @@ def _listening(state: TurnState, event: Event) -> Step:
 def _user_speaking(state: TurnState, event: Event, rules: Rules) -> Step:
     match event:
         case SpeechPaused(end_ms=end_ms):
-            return _pause(state, end_ms, rules)
+            return pause(state, end_ms, rules)
         case EndpointReached(at_ms=at_ms):
-            paused, actions = _pause(state, at_ms, rules)
-            return _set_wait(paused, actions, 0.0)
+            return _close(*pause(state, at_ms, rules))
         case SpeechContinued(at_ms=at_ms) if at_ms - state.onset_ms >= rules.max_turn_ms:
-            paused, actions = _pause(state, at_ms, rules)
-            return _set_wait(paused, actions, 0.0)
+            return _close(*pause(state, at_ms, rules))
+        case SpeechContinued(at_ms=at_ms) if (
+            state.prepared and at_ms - state.resumed_ms >= rules.keep_prepared_ms
+        ):
+            return replace(state, prepared=False), drop(state, "user went on")
+        case AnswerFailed(answer=answer) if answer == state.answer:
+            return replace(state, prepared=False), []
         case _:
             return state, []
 
 
 def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
     match event:
-        case SpeechStarted():
-            # Still the same turn: the onset stays, so that max_turn_ms counts from the first word.
-            dropped = _drop(state, "user went on")
-            return (
-                replace(state, phase=Phase.USER_SPEAKING, prepared=False, timer=state.timer + 1),
-                [*dropped, Announce("turn_resumed", Phase.USER_SPEAKING.value)],
-            )
-        case PauseTranscribed(pause=pause, text=text) if pause == state.pause:
-            return _transcribed(state, text)
-        case PauseJudged(pause=pause, probability=probability) if pause == state.pause:
+        case SpeechSuspected():
+            return replace(state, stirring=True), []
+        case SpeechDismissed():
+            return replace(state, stirring=False), []
+        case SpeechStarted(onset_ms=onset_ms):
+            return _went_on(state, onset_ms)
+        case PauseTranscribed(pause=number) if number == state.pause:
+            return _transcribed(state, event, rules)
+        case PauseJudged(pause=number, probability=probability) if number == state.pause:
             judged = replace(state, probability=probability)
-            if judged.wait_over:
+            if judged.wait_over or judged.closed:
                 return judged, []
-            return _set_wait(judged, [], _wait_ms(probability, rules))
+            return set_wait(judged, [], _wait_ms(judged, rules))
+        case TextJudged(answer=answer, probability=probability) if (
+            answer == state.answer and state.prepared and state.text is not None
+        ):
+            judged = replace(state, ending=probability)
+            return (judged, []) if state.closed else set_wait(judged, [], _wait_ms(judged, rules))
         case EndpointReached():
-            return _set_wait(state, [], 0.0)
-        case TimerFired(timer=timer) if timer == state.timer:
-            if state.text is None:
-                return replace(state, wait_over=True), []
-            return _release(state)
+            return _close(state, [])
+        case TimerFired(at_ms=at_ms, timer=timer) if timer == state.timer:
+            return _wait_ended(state, at_ms)
         case AnswerFailed(answer=answer) if answer == state.answer and state.prepared:
             return replace(state, prepared=False), []
         case _:
             return state, []
 
 
-def _answering(state: TurnState, event: Event, rules: Rules) -> Step:
-    match event:
-        case SpeechStarted(onset_ms=onset_ms):
-            return replace(state, over_onset_ms=onset_ms), []
-        case SpeechContinued(at_ms=at_ms) if (
-            state.over_onset_ms is not None and at_ms - state.over_onset_ms >= rules.barge_in_ms
-        ):
-            return _barge_in(state, at_ms, state.over_onset_ms)
-        case SpeechPaused(end_ms=end_ms) if state.over_onset_ms is None:
-            # Speech that was cut off by max_turn_ms or an endpoint rule has ended at last.
-            return state, [ForgetUtterance(end_ms)]
-        case SpeechPaused(end_ms=end_ms) if state.over_onset_ms is not None:
-            evidence: dict[str, float | str] = {"speech_ms": end_ms - state.over_onset_ms}
-            return (
-                replace(state, over_onset_ms=None),
-                [
-                    ForgetUtterance(end_ms),
-                    Announce("disturbance_ignored", state.phase.value, evidence),
-                ],
-            )
-        case AnswerSounded(answer=answer) if answer == state.answer:
-            if state.phase is Phase.SPEAKING:
-                return state, []
-            speaking = replace(state, phase=Phase.SPEAKING, carried="")
-            return speaking, [Announce("answer_sounded", Phase.SPEAKING.value)]
-        case AnswerFinished(answer=answer) if answer == state.answer:
-            return _answer_over(state, [CompleteAnswer(answer)], "answer_finished", {})
-        case AnswerFailed(answer=answer, reason=reason) if answer == state.answer:
-            ended: list[Action] = [InterruptAnswer(answer, reason)]
-            return _answer_over(state, ended, "answer_failed", {"reason": reason})
-        case _:
-            return state, []
+def _went_on(state: TurnState, onset_ms: float) -> Step:
+    """Go on with the same turn, whose onset stays: max_turn_ms counts from the first word.
 
-
-def _hear_user(
-    state: TurnState,
-    onset_ms: float,
-    decision: str,
-    evidence: dict[str, float | str],
-) -> Step:
-    heard = replace(
+    The prepared answer is kept for a while: it may be a cough, which leaves the words as they are.
+    """
+    pause_ms = max(onset_ms - state.pause_end_ms, 0.0)
+    nearly = not state.closed and nearly_answered(pause_ms, state.wait_ms)
+    goes_on = replace(
         state,
         phase=Phase.USER_SPEAKING,
-        onset_ms=onset_ms,
-        text=None,
-        probability=None,
-        wait_over=False,
-        prepared=False,
-        over_onset_ms=None,
+        resumed_ms=onset_ms,
+        near_miss_ms=max(state.near_miss_ms, pause_ms if nearly else 0.0),
+        stirring=False,
         timer=state.timer + 1,
     )
-    return heard, [Announce(decision, Phase.USER_SPEAKING.value, evidence)]
+    evidence: Evidence = {"pause_ms": round(pause_ms, 1)}
+    return goes_on, [Announce("turn_resumed", Phase.USER_SPEAKING.value, evidence)]
 
 
-def _pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
-    paused = replace(
-        state,
-        phase=Phase.ENDPOINTING,
-        pause=state.pause + 1,
-        pause_end_ms=end_ms,
-        text=None,
-        probability=None,
-        wait_over=False,
-    )
-    wait_ms = rules.incomplete_wait_ms if rules.judged else rules.unjudged_wait_ms
-    actions: list[Action] = [
-        TranscribePause(paused.pause),
-        Announce("speech_paused", Phase.ENDPOINTING.value),
-    ]
-    return _set_wait(paused, actions, wait_ms)
+def _close(state: TurnState, actions: list[Action]) -> Step:
+    """End the pause as soon as its words are there."""
+    waiting, more = set_wait(state, actions, 0.0)
+    return replace(waiting, closed=True), more
 
 
-def _wait_ms(probability: float, rules: Rules) -> float:
-    """Return the silence to wait: short from the threshold on, growing evenly below it."""
-    doubt = max(0.0, 1.0 - probability / max(rules.end_of_turn_threshold, 1e-6))
-    return rules.complete_wait_ms + doubt * (rules.incomplete_wait_ms - rules.complete_wait_ms)
+def _probability(state: TurnState, rules: Rules) -> float | None:
+    """Return how surely the turn is over, None while nothing is known."""
+    if state.text is not None:
+        if state.ending is not None and len(words(state.text)) >= _TELLING_WORDS:
+            text = model_completeness(state.ending)
+        else:
+            text = text_completeness(state.text, rules.phrases)
+        return combine(state.probability, text)
+    return state.probability
 
 
-def _set_wait(state: TurnState, actions: list[Action], wait_ms: float) -> Step:
-    timer = state.timer + 1
-    due_ms = state.pause_end_ms + wait_ms
-    return replace(state, timer=timer), [*actions, StartTimer(timer, due_ms)]
+def _wait_ms(state: TurnState, rules: Rules) -> float:
+    probability = _probability(state, rules)
+    if state.probability is None and not rules.judged:
+        text = 0.5 if probability is None else probability
+        return unjudged_wait_ms(text, state.patience_ms, rules)
+    if state.probability is None or probability is None:
+        return rules.incomplete_wait_ms
+    return wait_ms(probability, state.patience_ms, rules)
 
 
-def _transcribed(state: TurnState, text: str) -> Step:
-    whole = f"{state.carried} {text}".strip()
+def _wait_ended(state: TurnState, at_ms: float) -> Step:
+    if state.text is None:
+        return replace(state, wait_over=True), []
+    if state.stirring:
+        # Somebody may just have begun to speak, and would be spoken over.
+        timer = state.timer + 1
+        later = replace(state, stirring=False, timer=timer)
+        return later, [StartTimer(timer, at_ms + _SUSPICION_MS)]
+    return _release(state)
+
+
+def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Step:
+    whole = f"{state.carried} {event.text}".strip()
     if not whole:
-        ignored = replace(
-            state, phase=Phase.LISTENING, prepared=False, text=None, timer=state.timer + 1
-        )
-        return ignored, [
-            *_drop(state, "no words"),
-            ForgetUtterance(state.pause_end_ms),
-            Announce("no_words", Phase.LISTENING.value),
-        ]
-    answer = state.answer + 1
-    prepared = replace(state, text=whole, answer=answer, prepared=True)
-    actions: list[Action] = [PrepareAnswer(answer, whole)]
-    if prepared.wait_over:
-        released, more = _release(prepared)
-        return released, [*actions, *more]
-    return prepared, actions
+        return _no_turn(state, "no_words", {})
+    if event.said:
+        # The agent has finished a moment ago: this may be the end of its echo, or, where it
+        # began over the agent's voice, a nod.
+        overlap = Overlap(state.onset_ms, end_ms=state.pause_end_ms)
+        heard = OverlapHeard(event.at_ms, 0, event.text, event.said, remaining_ms=0.0)
+        verdict, evidence = judge(overlap, heard, rules)
+        nod = state.over_agent and verdict is Verdict.BACKCHANNEL
+        if verdict is Verdict.ECHO or nod:
+            return _no_turn(state, "disturbance_ignored", {"reason": verdict.value, **evidence})
+    state = replace(_learn(state, whole, rules), text=whole)
+    actions: list[Action] = []
+    if state.prepared and state.prepared_text != whole:
+        actions = drop(state, "other words")
+        state = replace(state, prepared=False)
+    over = state.wait_over
+    if not state.closed:
+        # The words are there: they may call for another wait than the sound alone did.
+        state, timed = set_wait(state, [], _wait_ms(state, rules))
+        over = state.pause_end_ms + state.wait_ms <= event.at_ms
+        actions += [] if over else timed
+    if over:
+        ended, more = _wait_ended(state, event.at_ms)
+        return ended, [*actions, *more]
+    probability = _probability(state, rules)
+    likely = state.probability is None or (probability or 0.0) >= rules.speculate_from
+    if state.prepared or not likely or event.wasted_share > rules.speculation_budget:
+        return state, actions
+    state = _prepare(state)
+    return state, [*actions, PrepareAnswer(state.answer, whole)]
+
+
+def _prepare(state: TurnState) -> TurnState:
+    return replace(state, answer=state.answer + 1, prepared=True, prepared_text=state.text or "")
+
+
+def _learn(state: TurnState, whole: str, rules: Rules) -> TurnState:
+    """Learn from a pause that had words behind it, and not only a noise."""
+    if not state.near_miss_ms or whole == state.prepared_text:
+        return state
+    patience_ms = learn(state.patience_ms, state.near_miss_ms, rules)
+    return replace(state, patience_ms=patience_ms, near_miss_ms=0.0)
+
+
+def _no_turn(state: TurnState, decision: str, evidence: Evidence) -> Step:
+    ignored = replace(
+        state,
+        phase=Phase.LISTENING,
+        prepared=False,
+        text=None,
+        over_agent=False,
+        timer=state.timer + 1,
+    )
+    return ignored, [
+        *drop(state, "no turn"),
+        ForgetUtterance(state.pause_end_ms),
+        Announce(decision, Phase.LISTENING.value, evidence),
+    ]
 
 
 def _release(state: TurnState) -> Step:
     text = state.text or ""
-    evidence: dict[str, float | str] = {}
+    evidence: Evidence = {"wait_ms": round(state.wait_ms, 1)}
     if state.probability is not None:
         evidence["end_of_turn"] = round(state.probability, 4)
+    if state.ending is not None:
+        evidence["ending"] = round(state.ending, 4)
     actions: list[Action] = []
     if not state.prepared:
-        # Its making failed while it was held. Now that the turn is over, it gets a second try.
-        state = replace(state, answer=state.answer + 1)
+        # Nothing was prepared ahead, or its making failed while it was held.
+        state = _prepare(state)
         actions.append(PrepareAnswer(state.answer, text))
     released = replace(
         state,
         phase=Phase.THINKING,
         prepared=False,
         carried=text,
-        over_onset_ms=None,
+        over=None,
+        over_agent=False,
+        patience_ms=forget(state.patience_ms),
         timer=state.timer + 1,
     )
     return released, [
@@ -295,31 +277,3 @@ def _release(state: TurnState) -> Step:
         ForgetUtterance(state.pause_end_ms),
         Announce("turn_ended", Phase.THINKING.value, evidence),
     ]
-
-
-def _barge_in(state: TurnState, at_ms: float, onset_ms: float) -> Step:
-    evidence: dict[str, float | str] = {"speech_ms": at_ms - onset_ms}
-    if state.phase is Phase.SPEAKING:
-        heard, announced = _hear_user(state, onset_ms, "interrupted", evidence)
-        stop: Action = InterruptAnswer(state.answer, "user spoke")
-    else:
-        # Nothing was heard of the answer: the turn goes on, with the words that it already has.
-        heard, announced = _hear_user(state, onset_ms, "turn_resumed", evidence)
-        stop = DropAnswer(state.answer, "user went on")
-    return heard, [stop, *announced]
-
-
-def _answer_over(
-    state: TurnState, actions: list[Action], decision: str, evidence: dict[str, float | str]
-) -> Step:
-    onset_ms = state.over_onset_ms
-    idle = replace(state, phase=Phase.LISTENING, carried="", text=None, over_onset_ms=None)
-    if onset_ms is not None:
-        # The user had just begun when the agent ended: what was speech over the agent is a turn.
-        heard, announced = _hear_user(idle, onset_ms, decision, evidence)
-        return heard, [*actions, *announced]
-    return idle, [*actions, Announce(decision, Phase.LISTENING.value, evidence)]
-
-
-def _drop(state: TurnState, reason: str) -> list[Action]:
-    return [DropAnswer(state.answer, reason)] if state.prepared else []

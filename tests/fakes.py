@@ -10,7 +10,7 @@ from edgevoice.engines.edges import SpeechEdges
 from edgevoice.engines.speakable import speakable
 from edgevoice.errors import EngineError
 from edgevoice.frames import Float32
-from edgevoice.stages import Cancelled, Message, Transcript, never
+from edgevoice.stages import Cancelled, Ending, Message, Transcript, never
 
 
 class ScriptedLanguageModel:
@@ -49,6 +49,11 @@ class ScriptedLanguageModel:
                 break
             self._read.append(token)
         return len(self._read) - kept
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        self._tokens(messages)
+        unfinished = messages[-1].content.rstrip(".?!").endswith((" and", " the", " of"))
+        return None if cancelled() else Ending(0.01 if unfinished else 0.6, 0)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.prefill(messages, cancelled)
@@ -115,7 +120,7 @@ class EnergyVadModel:
 
 
 class ScriptedRecogniser:
-    """Hears the script's next text in every utterance that has 100 ms of sound in it."""
+    """Hears the script's next text in every utterance that has 100 ms of sound; "" is a noise."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = list(texts)
@@ -125,9 +130,12 @@ class ScriptedRecogniser:
         self._loud_samples += int((np.abs(samples) > 0.02).sum())
 
     @property
+    def _heard(self) -> bool:
+        return self._loud_samples >= 1600 and bool(self._texts)
+
+    @property
     def _text(self) -> str:
-        heard = self._loud_samples >= 1600 and self._texts
-        return self._texts[0] if heard else ""
+        return self._texts[0] if self._heard else ""
 
     def partial(self) -> Transcript | None:
         return Transcript(self._text) if self._text else None
@@ -139,7 +147,7 @@ class ScriptedRecogniser:
         return False
 
     def reset(self) -> None:
-        if self._text:
+        if self._heard:
             self._texts.pop(0)
         self._loud_samples = 0
 

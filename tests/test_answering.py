@@ -14,7 +14,7 @@ from edgevoice.audio.wav_port import WavSink
 from edgevoice.events import AnswerFailed, AnswerFinished, AnswerSounded, Event
 from edgevoice.frames import FRAME_SAMPLES, Float32
 from edgevoice.latency import Mark
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 
 
 class PacedModel:
@@ -36,9 +36,12 @@ class PacedModel:
 
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         self.read.append(messages)
-        while self.reads_slowly and not cancelled():
+        while self.reads_slowly and len(self.read) == 1 and not cancelled():
             time.sleep(0.005)
         return self.count_tokens(messages)
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return Ending(0.4, 0)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.asked.append(messages)
@@ -92,6 +95,7 @@ class Bench:
             self.speech,
             self.sink,
             answer_tokens=10,
+            duck_gain=0.3,
             post=self.events.append,
             mark=self.marks.append,
             now_ms=lambda: 0.0,
@@ -250,8 +254,102 @@ def test_partial_words_are_read_ahead_one_at_a_time_and_never_delay_an_answer(be
     assert len(bench.model.read) == 1, "the model is still at the first"
     bench.answerer.prepare(1, ASK)
     bench.wait(lambda: bool(bench.model.asked))
-    assert bench.model.read == [[Message("user", "hel")]]
+    assert bench.model.read == [[Message("user", "hel")], ASK]
     bench.model.reads_slowly = False
     bench.wait(lambda: bench.answerer.idle)
     bench.answerer.warm([Message("user", "and")])
     bench.wait(lambda: len(bench.model.read) == 2)
+
+
+def test_a_held_answer_goes_on_from_the_start_of_the_cut_word(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(450)
+    bench.answerer.hold(1)
+    bench.play(500)
+    assert bench.sink.played_samples() < 460 * 16, "a hold is silent but for its fade"
+    bench.answerer.resume(1)
+    bench.play(1000)
+    assert len(bench.seen(AnswerFinished)) == 1
+    again_ms = bench.sink.played_samples() / 16 - 700
+    assert 5 <= again_ms <= 400
+    assert bench.answerer.finish(1).text == "One two three. Four five six. Seven."
+
+
+def test_what_was_played_twice_is_heard_once(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(450)
+    for _ in range(3):
+        bench.answerer.hold(1)
+        bench.play(100)
+        bench.answerer.resume(1)
+        bench.play(10)
+    heard = bench.answerer.stop(1)
+    assert heard.text == "One two three. Four"
+    assert heard.unheard == "five six. Seven."
+
+
+def test_an_answer_that_is_held_before_its_first_sound_begins_when_it_goes_on(
+    bench: Bench,
+) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.answerer.hold(1)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.play(300)
+    assert bench.seen(AnswerSounded) == []
+    assert bench.sink.pending_samples() < 700 * 16, "its making pauses as well"
+    bench.answerer.resume(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(1000)
+    assert bench.sink.played_samples() == 700 * 16
+    assert bench.answerer.finish(1).whole
+
+
+def test_ducking_turns_down_and_restoring_turns_up(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.sink.pending_samples() == 700 * 16)
+    bench.play(100)
+    bench.answerer.duck(1)
+    bench.play(100)
+    bench.answerer.restore(1)
+    bench.play(100)
+    out = bench.sink.recording().astype(int)
+    assert out[50 * 16] == out[290 * 16]
+    assert out[190 * 16] == pytest.approx(0.3 * out[50 * 16], abs=2)
+
+
+def test_what_is_said_around_the_playback_position(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    assert bench.answerer.said() == ""
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    assert bench.answerer.remaining_ms == 700
+    bench.play(150)
+    assert bench.answerer.said() == "One two three. Four five six."
+    assert bench.answerer.remaining_ms == 550
+
+
+def test_an_answer_is_recited_without_the_model(bench: Bench) -> None:
+    bench.answerer.recite(1, "Five six. Seven.")
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 300 * 16)
+    bench.play(400)
+    assert bench.answerer.finish(1).text == "Five six. Seven."
+    assert bench.model.asked == []
+
+
+def test_work_done_ahead_is_counted(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.answerer.prepare(2, ASK)
+    bench.wait(lambda: bench.answerer.idle)
+    figures = bench.answerer.speculation.figures()
+    assert figures["answers_prepared"] == 2
+    assert figures["answers_dropped"] == 1
+    assert figures["tokens_written"] == 6
+    assert figures["tokens_wasted"] >= 3

@@ -87,3 +87,12 @@ def test_quiet_is_known_before_the_pause_is() -> None:
     assert edges.quiet
     list(edges.feed([True]))
     assert not edges.quiet
+
+
+def test_a_suspicion_is_a_first_window_until_it_is_speech_or_nothing() -> None:
+    detector = SpeechEdges(WINDOW_MS, min_speech_ms=64.0, min_silence_ms=64.0)
+    found = []
+    for decision in "..#..##...":
+        list(detector.feed([decision == "#"]))
+        found.append(detector.suspected_ms)
+    assert found == [None, None, 64.0, 64.0, None, 160.0, None, None, None, None]

@@ -131,3 +131,25 @@ def test_the_heard_prefix_is_cut_at_a_word(share: float, heard: str) -> None:
 def test_the_heard_prefix_is_always_a_prefix(text: str, share: float) -> None:
     heard = heard_prefix(text, share).split()
     assert text.split()[: len(heard)] == heard
+
+
+def test_the_rest_of_an_interrupted_answer_is_known_for_two_turns() -> None:
+    history = History("")
+    history.user_said("tell me a story")
+    history.agent_said("Once upon", cut_off=True, unheard="a time there was a king.")
+    assert history.unheard == "a time there was a king."
+    history.user_said("wait")
+    assert history.unheard
+    history.retract_user("wait")
+    history.user_said("wait a moment")
+    history.agent_said("Yes.", cut_off=False)
+    assert history.unheard
+    history.user_said("what is the time")
+    assert history.unheard == ""
+
+
+def test_the_rest_is_forgotten_once_it_was_heard() -> None:
+    history = History("")
+    history.agent_said("Once upon", cut_off=True, unheard="a time.")
+    history.forget_unheard()
+    assert history.unheard == ""

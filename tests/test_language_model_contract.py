@@ -75,6 +75,33 @@ def test_what_was_read_is_not_read_again(conversation: LanguageModel) -> None:
     assert conversation.prefill(FRANCE) == 0
 
 
+def test_a_message_that_is_over_is_told_from_one_that_is_not(conversation: LanguageModel) -> None:
+    def ending(text: str) -> float | None:
+        judged = conversation.ending([Message("user", text)])
+        return judged.probability if judged else None
+
+    over = ending("What is the capital of France?")
+    cut = ending("What is the capital of.")
+    if over is None or cut is None:
+        assert over is cut is None, "a model can judge, or it cannot"
+    else:
+        assert 0.0 <= cut < 0.06
+        assert 0.1 < over <= 1.0
+    assert conversation.ending([Message("user", "Hello there you.")], lambda: True) is None
+
+
+def test_judging_an_ending_changes_nothing_and_costs_no_reading(model: LanguageModelModel) -> None:
+    asked = [Message("user", "What is the capital of France?")]
+    plain, judging = model.open(), model.open()
+    read = plain.prefill(asked)
+    judged = judging.ending(asked)
+    ahead = judged.evaluated_tokens if judged else 0
+    assert ahead + judging.prefill(asked) <= read + 1
+    assert list(judging.generate(asked)) == list(plain.generate(asked))
+    plain.close()
+    judging.close()
+
+
 def test_a_cancel_before_the_start_gives_nothing(conversation: LanguageModel) -> None:
     assert list(conversation.generate(FRANCE, lambda: True)) == []
     assert conversation.prefill(FRANCE, lambda: True) == 0

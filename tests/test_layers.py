@@ -32,6 +32,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
         *("exchanges", "outbox", "weights", "questions"),
+        *("phrases", "completeness", "echo_words"),
+        *("turn_rules", "turn_state", "overlap", "barge_in", "speculation", "resuming"),
+        "spoken_answer",
     ),
     ("listening", "answering", "tape"),
     ("session",),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from edgevoice.events import Event, PartialHeard, PauseJudged, PauseTranscribed
+from edgevoice.events import Event, OverlapHeard, PartialHeard, PauseJudged, PauseTranscribed
 from edgevoice.frames import Float32
 from edgevoice.listening import Listener
 from edgevoice.stages import Transcript
@@ -211,3 +211,31 @@ def test_the_rest_of_speech_that_was_cut_off_is_not_recognised(bench: Bench) -> 
         bench.listener.feed(audio(2, 100))
     bench.settle()
     assert bench.recogniser.audio == []
+
+
+def test_words_over_the_agent_are_asked_for_without_a_pause(bench: Bench) -> None:
+    bench.listener.speech_started(1000, audio(1, 300))
+    bench.listener.feed(audio(2, 40))
+    bench.listener.transcribe_overlap(7)
+    bench.settle()
+    assert OverlapHeard(0.0, 7, "1 2") in bench.events
+    assert bench.texts() == []
+
+
+def test_words_that_nobody_waits_for_any_more_are_not_looked_for(bench: Bench) -> None:
+    bench.recogniser.gate.clear()
+    bench.listener.speech_started(1000, audio(1, 300))
+    bench.listener.transcribe_overlap(1)
+    bench.listener.forget(1500)
+    bench.recogniser.gate.set()
+    bench.settle()
+    assert not [event for event in bench.events if isinstance(event, OverlapHeard)]
+
+
+def test_a_recogniser_that_fails_still_answers_a_hold(bench: Bench) -> None:
+    bench.listener.speech_started(1000, audio(1, 300))
+    bench.recogniser.fails = True
+    bench.listener.transcribe_overlap(1)
+    bench.settle()
+    assert OverlapHeard(0.0, 1, "") in bench.events
+    assert bench.errors

@@ -103,8 +103,14 @@ def test_audio_is_little_endian() -> None:
         ),
         (ClearNotice(3.0), {"type": "clear", "at_ms": 3.0}),
         (
-            MetricsNotice(4.0, 1, {"endpoint": 262.0}),
-            {"type": "metrics", "at_ms": 4.0, "turn": 1, "spans_ms": {"endpoint": 262.0}},
+            MetricsNotice(4.0, 1, {"endpoint": 262.0}, {"tokens_wasted": 3}),
+            {
+                "type": "metrics",
+                "at_ms": 4.0,
+                "turn": 1,
+                "spans_ms": {"endpoint": 262.0},
+                "speculation": {"tokens_wasted": 3},
+            },
         ),
         (
             DecisionNotice(5.0, "turn_ended", {"end_of_turn": 0.9}),

@@ -132,3 +132,112 @@ def test_waiting_for_something_to_say() -> None:
     playout.pull(5)
     playout.close()
     assert not playout.wait_for_samples(10)
+
+
+def loud(count: int) -> np.ndarray:
+    return np.full(count, 10_000, np.int16)
+
+
+def test_a_gain_moves_without_a_click() -> None:
+    playout = Playout()
+    playout.write(loud(1600))
+    playout.pull(160)
+    playout.set_gain(0.3)
+    out = playout.pull(480).astype(int)
+    assert np.abs(np.diff(out)).max() < 200
+    assert out[-1] == 3000
+    playout.set_gain(1.0)
+    assert playout.pull(480)[-1] == 10_000
+    assert playout.played_samples() == 1120
+
+
+def test_a_hold_fades_out_and_keeps_the_rest() -> None:
+    playout = Playout(pause_fade_ms=5)
+    playout.write(loud(1600))
+    playout.pull(160)
+    assert playout.hold() == 80
+    out = playout.pull(480)
+    assert np.abs(np.diff(np.r_[10_000, out].astype(int))).max() < 200
+    assert not out[80:].any()
+    assert playout.played_samples() == 240
+    assert playout.pending_samples() == 1600 - 240
+    assert playout.queued_samples() == 0
+    assert not playout.wait_for_samples(0.0)
+    assert playout.hold() == 0
+
+
+def test_what_is_written_during_a_hold_comes_behind_what_was_held() -> None:
+    playout = Playout()
+    playout.write(loud(400))
+    playout.hold()
+    playout.pull(160)
+    playout.write(np.full(100, 5000, np.int16))
+    playout.release(np.full(200, 7000, np.int16))
+    out = playout.pull(1000)
+    assert np.abs(np.diff(np.r_[0, out[:80]].astype(int))).max() < 200
+    assert list(out[100:200]) == [7000] * 100
+    assert list(out[200:520]) == [10_000] * 320
+    assert list(out[520:620]) == [5000] * 100
+    assert not out[620:].any()
+    assert playout.played_samples() == 400 + 100 + 200
+
+
+def test_a_release_before_the_fade_was_pulled_plays_its_samples_first() -> None:
+    playout = Playout()
+    playout.write(ramp(1000))
+    assert playout.hold() == 80
+    playout.release(ramp(10, 5001))
+    assert playout.pending_samples() == 1010
+    out = playout.pull(1010)
+    assert list(out[80:90]) == list(ramp(10, 5001))
+    assert list(out[90:]) == list(ramp(920, 81))
+
+
+def test_a_release_without_a_hold_plays_nothing_again_and_restores_the_gain() -> None:
+    playout = Playout()
+    playout.set_gain(0.3)
+    playout.release(ramp(100))
+    playout.write(loud(400))
+    assert playout.pending_samples() == 400
+    assert playout.pull(400)[-1] == 10_000
+
+
+def test_a_clear_ends_a_hold() -> None:
+    playout = Playout()
+    playout.set_gain(0.3)
+    playout.write(loud(1600))
+    playout.pull(480)
+    playout.hold()
+    playout.pull(160)
+    playout.clear()
+    assert not playout.pull(160).any()
+    playout.write(loud(100))
+    assert list(playout.pull(100)) == [10_000] * 100
+
+
+@given(
+    st.lists(st.sampled_from(["write", "pull", "hold", "release", "clear", "duck"]), max_size=30)
+)
+def test_every_sample_is_played_pending_or_dropped_whatever_happens(steps: list[str]) -> None:
+    playout = Playout()
+    owed = 0
+    for step in steps:
+        if step == "write":
+            playout.write(loud(300))
+            owed += 300
+        elif step == "pull":
+            playout.pull(130)
+        elif step == "hold":
+            playout.hold()
+        elif step == "duck":
+            playout.set_gain(0.3)
+        elif step == "clear":
+            owed -= playout.clear()
+        else:
+            before = playout.pending_samples()
+            playout.release(loud(50))
+            owed += playout.pending_samples() - before
+        assert playout.played_samples() + playout.pending_samples() == owed
+    playout.release(loud(0))
+    playout.pull(10_000)
+    assert playout.pending_samples() == 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from edgevoice.audio.socket_port import LEAD_MS, SocketSink, SocketSource
+from edgevoice.audio.socket_port import MOST_LEAD_MS, SocketSink, SocketSource
 from edgevoice.frames import FRAME_SAMPLES, Int16
 from edgevoice.stages import Sink, Source
 
@@ -131,8 +131,43 @@ def test_speech_goes_out_with_a_lead_and_then_at_its_own_pace(sink: SocketSink, 
     wait_for(lambda: wire.sent >= 16_000)
     took_s = time.monotonic() - begun
     # It cannot have been faster; how much slower depends on the machine, so is not asserted.
-    assert took_s >= 1.0 - LEAD_MS / 1000.0 - 0.05
+    assert took_s >= 1.0 - MOST_LEAD_MS / 1000.0 - 0.05
     assert np.array_equal(np.concatenate([i for i in wire.items if i is not None]), ramp(16_000))
+
+
+def test_a_hold_stops_sending_tells_the_client_nothing_and_loses_nothing(
+    sink: SocketSink, wire: Wire
+) -> None:
+    sink.write(np.full(16_000, 1000, dtype=np.int16))
+    wait_for(lambda: wire.sent >= 3200)
+    still = sink.hold()
+    assert 0 <= still <= MOST_LEAD_MS * 16 + 640
+    time.sleep(0.1)
+    held_at = wire.sent
+    time.sleep(0.2)
+    assert wire.sent == held_at < 16_000
+    wait_for(lambda: sink.played_samples() == held_at)
+    assert sink.pending_samples() == 16_000 - held_at
+    sink.release(np.full(800, 500, dtype=np.int16))
+    wait_for(lambda: wire.sent == 16_800)
+    assert all(item is not None for item in wire.items), "nothing is to be dropped"
+    audio = np.concatenate([i for i in wire.items if i is not None])
+    assert np.count_nonzero(audio == 500) > 600
+    assert np.array_equal(audio[-8000:], np.full(8000, 1000))
+
+
+def test_an_interruption_during_a_hold_is_one_clear(sink: SocketSink, wire: Wire) -> None:
+    sink.write(np.full(16_000, 1000, dtype=np.int16))
+    wait_for(lambda: wire.sent >= 3200)
+    sink.hold()
+    time.sleep(0.1)
+    sink.clear()
+    assert sum(item is None for item in wire.items) == 1
+    assert wire.items[-1] is None
+    assert sink.pending_samples() == 0
+    sink.write(np.full(320, 7, dtype=np.int16))
+    wait_for(lambda: wire.items[-1] is not None)
+    assert np.all(wire.items[-1] == 7)
 
 
 def test_played_is_what_the_client_had_time_to_play(sink: SocketSink, wire: Wire) -> None:

@@ -57,8 +57,12 @@ def test_a_tape_holds_both_voices_side_by_side_events_and_settings(tmp_path: Pat
     assert (agent == 9).all()
     lines = [json.loads(line) for line in (tape.folder / "events.jsonl").open(encoding="utf-8")]
     assert lines[0] == {
-        "kind": "SpeechStarted", "heard_ms": 700.0, "at_ms": 700.0, "onset_ms": 640.0
-    }  # fmt: skip
+        "kind": "SpeechStarted",
+        "heard_ms": 700.0,
+        "at_ms": 700.0,
+        "onset_ms": 640.0,
+        "echo_margin_db": None,
+    }
     assert lines[1]["evidence"] == {"speech_ms": 96.0, "words": "hé"}
     settings = config.load(tape.folder / "settings.toml")
     assert settings.turns.barge_in_ms == 200

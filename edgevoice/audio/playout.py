@@ -1,8 +1,8 @@
 """The agent's voice between the one who writes it and the speaker that pulls it.
 
 Owns the queue of samples, the count of what was *played* (which is what history and the echo
-canceller need, and not what was synthesised), and falling silent without a click. Leaves the
-device, its clock and its sample rate to the ports.
+canceller need, and not what was synthesised), turning it down, pausing it, and falling silent
+without a click. Leaves the device, its clock and its sample rate to the ports.
 """
 
 from __future__ import annotations
@@ -26,11 +26,18 @@ class Playout:
             :meth:`clear` or :meth:`close` makes what it holds pointless. A session paces itself
             and stays far below.
         fade_ms: Length of the ramp to silence when :meth:`clear` cuts into speech.
+        pause_fade_ms: Length of the ramp of :meth:`hold`, :meth:`release` and :meth:`set_gain`.
     """
 
-    def __init__(self, capacity_s: float = 60.0, fade_ms: float = 5.0) -> None:
+    def __init__(
+        self, capacity_s: float = 60.0, fade_ms: float = 5.0, pause_fade_ms: float = 5.0
+    ) -> None:
         self._capacity = max(1, round(capacity_s * SAMPLE_RATE_HZ))
         self._fade = ms_to_samples(fade_ms)
+        self._pause_fade = max(1, ms_to_samples(pause_fade_ms))
+        self._gain = self._gain_wanted = 1.0
+        self._held = False
+        self._hold_tail = 0  # samples that still sound before a hold is silent
         self._chunks: deque[Int16] = deque()
         self._queued = 0
         self._blocked = 0  # samples in the hands of writers that wait for room
@@ -72,13 +79,16 @@ class Playout:
         out = np.zeros(count, dtype=np.int16)
         with self._changed:
             done = 0
-            while done < count and self._chunks:
+            wanted = min(count, self._hold_tail) if self._held else count
+            while done < wanted and self._chunks:
                 chunk = self._chunks.popleft()
-                part = chunk[: count - done]
+                part = chunk[: wanted - done]
                 out[done : done + len(part)] = part
                 done += len(part)
                 if len(part) < len(chunk):
                     self._chunks.appendleft(chunk[len(part) :])
+            self._hold_tail = max(0, self._hold_tail - done)
+            self._shape(out[:done])
             self._queued -= done
             self._fading = max(0, self._fading - done)
             self._pulled += done
@@ -92,6 +102,18 @@ class Playout:
             if done:
                 self._changed.notify_all()
         return out
+
+    def _shape(self, out: Int16) -> None:
+        """Apply the gain in place, moving evenly from what it is to what is wanted."""
+        target = 0.0 if self._held else self._gain_wanted
+        if not len(out) or self._gain == target == 1.0:
+            return
+        step = 1.0 / self._pause_fade
+        moved = np.arange(1, len(out) + 1, dtype=np.float32) * step
+        low, high = sorted((self._gain, target))
+        gains = np.clip(self._gain + (moved if target > self._gain else -moved), low, high)
+        self._gain = float(gains[-1])
+        out[:] = (out * gains).astype(np.int16)
 
     def _remember(self, out: Int16) -> None:
         self._given_out += len(out)
@@ -119,9 +141,47 @@ class Playout:
             return self._queued + self._blocked + self._pulled - self._left
 
     def queued_samples(self) -> int:
-        """Samples that no speaker has pulled yet."""
+        """Samples that a speaker would get if it pulled now; during a hold there are none."""
         with self._changed:
-            return self._queued
+            return self._available()
+
+    def _available(self) -> int:
+        return min(self._queued, self._hold_tail) if self._held else self._queued
+
+    def set_gain(self, gain: float) -> None:
+        """Play at ``gain`` (1 is as written) from the next pull on."""
+        with self._changed:
+            self._gain_wanted = gain
+
+    def hold(self) -> int:
+        """Pause: keep what is queued, and pull silence once a short fade is over.
+
+        Returns how many of the samples written so far, and not played, will still sound.
+        """
+        with self._changed:
+            self._settle()
+            if not self._held:
+                self._held = True
+                self._hold_tail = min(self._queued, round(self._gain * self._pause_fade))
+            return self._pulled - self._left + self._hold_tail
+
+    def release(self, again: Int16) -> None:
+        """End a hold: play ``again`` (int16, shape ``[n]``), then what was kept, fading in.
+
+        Without a hold only the gain is restored, and ``again`` is not played.
+        """
+        with self._changed:
+            self._gain_wanted = 1.0
+            if not self._held or self._closed:
+                return
+            self._held = False
+            self._gain = 0.0
+            queued = np.concatenate((*self._chunks, np.zeros(0, dtype=np.int16)))
+            parts = (queued[: self._hold_tail], again, queued[self._hold_tail :])
+            self._chunks = deque(np.array(part, dtype=np.int16) for part in parts if len(part))
+            self._queued += len(again)
+            self._hold_tail = 0
+            self._changed.notify_all()
 
     def last_played(self, count: int) -> Int16:
         """Return the last ``count`` samples that were pulled, silence included.
@@ -151,14 +211,22 @@ class Playout:
         return out
 
     def clear(self) -> int:
-        """Drop what is queued but for a short ramp to silence; return how many were dropped."""
+        """Drop what is queued but for a short ramp to silence; return how many were dropped.
+
+        A hold ends with it, and the gain is 1 again for what is written next.
+        """
         with self._changed:
+            fade = min(self._hold_tail, self._fade) if self._held else self._fade
+            gain = self._gain
+            self._held = False
+            self._hold_tail = 0
+            self._gain = self._gain_wanted = 1.0
             queued: Int16 = np.concatenate((*self._chunks, np.zeros(0, dtype=np.int16)))
             if self._fading:
                 tail = queued[: self._fading]
             else:
-                tail = queued[: self._fade]
-                ramp = np.linspace(1.0, 0.0, len(tail), dtype=np.float32)
+                tail = queued[:fade]
+                ramp = np.linspace(gain, 0.0, len(tail), dtype=np.float32)
                 tail = (tail * ramp).astype(np.int16)
             dropped = len(queued) - len(tail) + self._blocked
             self._chunks = deque([tail]) if len(tail) else deque()
@@ -196,8 +264,8 @@ class Playout:
         For ports that send nothing while there is nothing to say.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._queued or self._closed, timeout_s)
-            return self._queued > 0
+            self._changed.wait_for(lambda: self._available() or self._closed, timeout_s)
+            return self._available() > 0
 
 
 class PlayoutSink:
@@ -221,6 +289,18 @@ class PlayoutSink:
     def last_played(self, count: int) -> Int16:
         """Return the last ``count`` samples that went out: the echo canceller's reference."""
         return self.playout.last_played(count)
+
+    def set_gain(self, gain: float) -> None:
+        """Play at ``gain`` (1 is as written) from now on."""
+        self.playout.set_gain(gain)
+
+    def hold(self) -> int:
+        """Pause and keep what is queued; return how many samples will still sound."""
+        return self.playout.hold()
+
+    def release(self, again: Int16) -> None:
+        """End a hold: play ``again``, then what was kept."""
+        self.playout.release(again)
 
     def clear(self) -> int:
         """Drop what is queued and fall silent; return how many samples were dropped."""

@@ -21,9 +21,13 @@ from edgevoice.audio.resample import StreamResampler
 from edgevoice.frames import SAMPLE_RATE_HZ, Frame, Int16, ms_to_samples
 
 CHUNK_MS = 20.0
-LEAD_MS = 160.0
-"""Audio that a client may hold unplayed: enough for a busy machine's hiccups, and little enough
-for a stop to be a stop even for a client that does not know `clear`."""
+LEAST_LEAD_MS = 40.0
+MOST_LEAD_MS = 160.0
+"""Audio that a client may hold unplayed. A pause is not told to the client: it is heard when the
+client has played what it holds, so that is little, and grows where a busy machine sends late."""
+
+_LEAD_DECAY = 0.98
+"""Of the extra lead, with each chunk that was sent in time: halved in 0.7 s."""
 
 _PIECE_MS = 100
 _IDLE_S = 1.0
@@ -102,7 +106,8 @@ class SocketSink(PlayoutSink):
     Args:
         send: Takes one chunk: int16, shape ``[n]``, at the client's rate. Must not block.
         send_clear: Tells the client to drop what it has not played. Must not block.
-        lead_ms: How far ahead of the client's playing it may send.
+        least_lead_ms: How far ahead of the client's playing it sends, where it is never late.
+        most_lead_ms: How far at most.
     """
 
     def __init__(
@@ -110,13 +115,16 @@ class SocketSink(PlayoutSink):
         send: Callable[[Int16], None],
         send_clear: Callable[[], None],
         *,
-        lead_ms: float = LEAD_MS,
+        least_lead_ms: float = LEAST_LEAD_MS,
+        most_lead_ms: float = MOST_LEAD_MS,
     ) -> None:
         # The client falls silent by itself on `clear`, so nothing is faded out on this side.
+        # A pause it is not told of, so that one fades here.
         super().__init__(Playout(fade_ms=0.0))
         self._send = send
         self._send_clear = send_clear
-        self._lead_ns = round(lead_ms * 1e6)
+        self._least_lead_ns = self._lead_ns = round(least_lead_ms * 1e6)
+        self._most_lead_ns = round(most_lead_ms * 1e6)
         self._chunk_samples = ms_to_samples(CHUNK_MS)
         self._resampler: StreamResampler[Int16] = StreamResampler(SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
         self._filtering = False
@@ -159,16 +167,27 @@ class SocketSink(PlayoutSink):
             self._thread = None
 
     def _pace(self) -> None:
+        waited = False
         while not self._stopping.is_set():
             if not self.playout.queued_samples():
                 self._finish_speech()
                 self.playout.wait_for_samples(_IDLE_S)
+                waited = False
                 continue
             ahead_ns = self._playing_until_ns - time.monotonic_ns() - self._lead_ns
             if ahead_ns > 0:
                 self._stopping.wait(ahead_ns / 1e9)
+                waited = True
                 continue
+            if waited:
+                self._set_lead(late_ns=-ahead_ns)
+                waited = False
             self._send_chunk()
+
+    def _set_lead(self, late_ns: int) -> None:
+        """Keep a lead that covers twice the lateness of late."""
+        extra_ns = round((self._lead_ns - self._least_lead_ns) * _LEAD_DECAY)
+        self._lead_ns = min(self._least_lead_ns + max(extra_ns, 2 * late_ns), self._most_lead_ns)
 
     def _send_chunk(self) -> None:
         with self._order:

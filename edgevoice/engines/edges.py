@@ -77,6 +77,11 @@ class SpeechEdges:
         return self._speaking
 
     @property
+    def suspected_ms(self) -> float | None:
+        """Onset of speech that is too short to report so far, None without any."""
+        return None if self._speaking else self._onset_ms
+
+    @property
     def quiet(self) -> bool:
         """Whether the newest window was silent, though perhaps not long enough for a pause."""
         return self._onset_ms is None or self._end_ms < self.heard_ms

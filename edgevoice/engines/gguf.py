@@ -13,17 +13,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgevoice import host, manifest
 from edgevoice.config import LanguageModelSettings
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.llama_library import last_error, llama_cpp
 from edgevoice.errors import ArtifactError, EngineError
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 
 PREFILL_BATCH_TOKENS = 16
 """Tokens read between two looks at a cancel. On two x86-64 cores SmolLM2-135M Q4_1 reads as fast
 in batches of 16 (65 ms each) as of 512, and the compute buffers shrink from 16 to 2 MB."""
 PENALTY_WINDOW_TOKENS = 64
+_MARKS = ".?!"
 
 
 def load(artifact: Path, settings: LanguageModelSettings) -> GgufModel:
@@ -113,6 +116,39 @@ class GgufConversation:
             EngineError: The prompt leaves no room in the context, or llama.cpp fails.
         """
         return self._read(self._prompt(messages), cancelled)
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Return the probability that a mark or the message's end follows its last word.
+
+        Costs a softmax (0.15 ms) beside what reading ``messages`` costs anyway. On 35 turns and
+        227 cuts of them SmolLM2-135M Q4_1 tells the one from the other with an area under the
+        curve of 0.99 (`benchmarks/turn_text.py`).
+
+        Raises:
+            EngineError: As :meth:`prefill`.
+        """
+        *before, last = messages
+        unmarked = Message(last.role, last.content.rstrip().rstrip(_MARKS))
+        prompt = self._prompt([*before, unmarked])
+        tail = self._tail()
+        read = prompt[: len(prompt) - len(tail)]
+        if not tail or not read:
+            return None
+        evaluated = self._read(read, cancelled)
+        if len(self._tokens) < len(read):
+            return None  # cancelled
+        ends = {tail[0]} | {t[0] for m in _MARKS if len(t := self._weights.tokenise(m)) == 1}
+        logits = np.ctypeslib.as_array(
+            llama_cpp.llama_get_logits_ith(self._context, -1), (self._weights.vocabulary_size,)
+        )
+        shares = np.exp(logits - logits.max())
+        return Ending(float(shares[list(ends)].sum() / shares.sum()), evaluated)
+
+    def _tail(self) -> list[int]:
+        """Return what the template puts behind the last message's content."""
+        one, other = (self._weights.prompt([Message("user", text)]) for text in ("0", "A"))
+        same = _common_prefix(one[::-1], other[::-1])
+        return one[len(one) - same :]
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.

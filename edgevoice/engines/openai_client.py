@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from edgevoice.config import LanguageModelSettings
 from edgevoice.errors import ConfigError, EngineError
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 
 CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
@@ -92,6 +92,10 @@ class OpenAiConversation:
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         """Do nothing and return 0: the protocol has no request that only reads."""
         return 0
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Return None: a server would have to be asked, and that takes longer than the wait."""
+        return None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the server's answer as it streams; a cancel or ``close()`` hangs up.

@@ -21,15 +21,17 @@ Server to client, JSON objects in text messages; ``at_ms`` counts from the sessi
 ``{"type": "ready", "session": 1, "sample_rate": 16000, "encoding": "pcm_s16le", "version": ...}``
     First message, and the answer to ``start``.
 ``{"type": "state", "state": ..., "at_ms": ...}``
-    ``listening``, ``user_speaking``, ``endpointing``, ``thinking``, ``speaking``; ``closed`` is
+    ``listening``, ``user_speaking``, ``endpointing``, ``thinking``, ``speaking``, ``held`` (the
+    agent pauses, since somebody may be interrupting; audio stops and may go on); ``closed`` is
     the last message of a session that the server ends.
 ``{"type": "transcript", "role": "user"|"agent", "text": ..., "final": ..., "interrupted": ...}``
     Final agent text is what was heard of the answer.
 ``{"type": "clear"}``
-    Drop the audio that came before this message and has not been played.
-``{"type": "metrics", "turn": 1, "spans_ms": {"endpoint": 262.0, ...}}``
+    Drop the audio that came before this message and has not been played: the interruption is sure.
+``{"type": "metrics", "turn": 1, "spans_ms": {"endpoint": 262.0, ...}, "speculation": {...}}``
     Milliseconds after the end of the user's speech; the names are those of
-    :data:`edgevoice.latency.MARKS`.
+    :data:`edgevoice.latency.MARKS`. Work done ahead in this session and how much of it was wasted;
+    the names are those of :meth:`edgevoice.speculation.Speculation.figures`.
 ``{"type": "decision", "decision": ..., "evidence": {...}}``
     A turn-taking decision and why.
 ``{"type": "error", "message": ..., "fatal": ...}``

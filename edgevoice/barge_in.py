@@ -1,0 +1,272 @@
+"""THINKING, SPEAKING and HELD: speech over the agent's answer, in stages. Pure.
+
+The first suspicion ducks the voice, ``barge_in_ms`` of speech hold it, and words decide: an
+interruption commits, anything else resumes. Before the first sound nothing is ducked, and a hold
+keeps the answer from the speaker.
+
+No hold is endless: it ends with a verdict, with ``words_wait_ms`` after the speech has ended, or
+with ``max_hold_ms`` of sound in which the recogniser hears no words. A recogniser that does not
+answer at all leaves speech of that length an interruption: better a lost answer than deaf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgevoice.events import (
+    Action,
+    Announce,
+    AnswerFailed,
+    AnswerFinished,
+    AnswerSounded,
+    CompleteAnswer,
+    DropAnswer,
+    DuckAnswer,
+    Event,
+    ForgetUtterance,
+    HoldAnswer,
+    InterruptAnswer,
+    OverlapHeard,
+    RestoreAnswer,
+    ResumeAnswer,
+    SpeechContinued,
+    SpeechDismissed,
+    SpeechPaused,
+    SpeechStarted,
+    SpeechSuspected,
+    StartTimer,
+    TimerFired,
+    TranscribeOverlap,
+)
+from edgevoice.overlap import Evidence, Overlap, Verdict, below_echo, judge
+from edgevoice.turn_rules import Rules, learn
+from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
+
+NO_ANSWER = "no_answer"
+"""Reason of a resumption: the recogniser was not heard in time."""
+
+_PROBE_EVERY_MS = 200.0
+_PROBE_PASSED_EVERY_MS = 1500.0
+"""Sound that was taken for noise is listened to more seldom: each look costs a decode."""
+
+
+def answering(state: TurnState, event: Event, rules: Rules) -> Step:
+    """Take one event while an answer is awaited, heard or held."""
+    over = state.over
+    match event:
+        case SpeechSuspected(onset_ms=onset_ms, echo_margin_db=margin_db):
+            if over is not None or below_echo(margin_db, rules):
+                return state, []
+            return _duck(replace(state, over=Overlap(onset_ms, echo_margin_db=margin_db)))
+        case SpeechDismissed() if over is not None and not over.speech_ms:
+            return _restore(state, over)
+        case SpeechStarted(at_ms=at_ms, onset_ms=onset_ms, echo_margin_db=margin_db):
+            return _started(state, at_ms, onset_ms, margin_db, rules)
+        case SpeechContinued(at_ms=at_ms) if over is not None and over.speech_ms:
+            louder = _loudest(over.echo_margin_db, event.echo_margin_db)
+            similarity = event.speaker_similarity
+            if similarity is None:
+                similarity = over.speaker_similarity
+            grown = replace(over, echo_margin_db=louder, speaker_similarity=similarity)
+            return _grown(state, grown, at_ms, rules)
+        case SpeechPaused(at_ms=at_ms, end_ms=end_ms) if over is None or over.end_ms is None:
+            return _paused(state, at_ms, end_ms, rules)
+        case OverlapHeard() if over is not None and over.speech_ms:
+            return _heard(state, over, event, rules)
+        case TimerFired(at_ms=at_ms, timer=timer) if (
+            timer == state.timer and over is not None and over.held
+        ):
+            return _hold_over(state, over, at_ms, rules)
+        case AnswerSounded(answer=answer) if (
+            answer == state.answer and state.phase is Phase.THINKING
+        ):
+            held = over is not None and over.held
+            phase = Phase.HELD if held else Phase.SPEAKING
+            sounding = replace(state, phase=phase, carried="")
+            return sounding, [Announce("answer_sounded", phase.value)]
+        case AnswerFinished(answer=answer) if answer == state.answer:
+            return _answer_over(state, [CompleteAnswer(answer)], "answer_finished", {}, rules)
+        case AnswerFailed(answer=answer, reason=reason) if answer == state.answer:
+            ended: list[Action] = [InterruptAnswer(answer, reason)]
+            return _answer_over(state, ended, "answer_failed", {"reason": reason}, rules)
+        case _:
+            return state, []
+
+
+def _started(
+    state: TurnState, at_ms: float, onset_ms: float, margin_db: float | None, rules: Rules
+) -> Step:
+    over = state.over
+    if over is not None and over.end_ms is not None:
+        # It goes on before it was decided what it is: one overlap, one decision, one deadline.
+        goes_on = replace(over, end_ms=None, probe=0, passed=False)
+        grown, actions = _grown(state, goes_on, at_ms, rules)
+        return _timer(grown, actions, over.deadline_ms) if over.held else (grown, actions)
+    if over is None:
+        if below_echo(margin_db, rules):
+            # The agent's own echo: listened to, since a voice may be under it, and not obeyed.
+            speech_ms = max(at_ms - onset_ms, 1.0)
+            echo = Overlap(onset_ms, speech_ms, echoing=True, echo_margin_db=margin_db)
+            return replace(state, over=echo), []
+        over = Overlap(onset_ms)
+    over = replace(over, echo_margin_db=_loudest(over.echo_margin_db, margin_db))
+    ducked, actions = _duck(replace(state, over=over))
+    assert ducked.over is not None
+    grown, more = _grown(ducked, ducked.over, at_ms, rules)
+    return grown, [*actions, *more]
+
+
+def _grown(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
+    """Let the speech be as long as it is at ``at_ms``: hold, and ask for words, when it is time."""
+    over = replace(over, speech_ms=max(at_ms - over.onset_ms, 1.0))
+    over = replace(over, echoing=over.echoing and below_echo(over.echo_margin_db, rules))
+    actions: list[Action] = []
+    state = replace(state, over=over)
+    obeyed = not over.passed and not over.echoing
+    if obeyed and not over.held and over.speech_ms >= rules.barge_in_ms:
+        state, actions = _hold(state, over, at_ms, rules)
+        assert state.over is not None
+        over = state.over
+    if not over.probe and over.speech_ms >= max(over.probe_at_ms, rules.probe_ms):
+        every_ms = _PROBE_PASSED_EVERY_MS if over.passed or over.echoing else _PROBE_EVERY_MS
+        probe = state.probe + 1
+        asking = replace(over, probe=probe, probe_at_ms=over.speech_ms + every_ms)
+        state = replace(state, over=asking, probe=probe)
+        actions = [*actions, TranscribeOverlap(probe)]
+    return state, actions
+
+
+def _paused(state: TurnState, at_ms: float, end_ms: float, rules: Rules) -> Step:
+    over = state.over
+    if over is None:
+        # Speech that was cut off by max_turn_ms or an endpoint rule has ended at last.
+        return state, [ForgetUtterance(end_ms)]
+    speech_ms = end_ms - over.onset_ms
+    if not over.held:
+        undone: list[Action] = [RestoreAnswer(state.answer)] if over.ducked else []
+        evidence: Evidence = {"speech_ms": round(speech_ms, 1)}
+        return replace(state, over=None), [
+            *undone,
+            ForgetUtterance(end_ms),
+            Announce("disturbance_ignored", state.phase.value, evidence),
+        ]
+    probe = state.probe + 1
+    ended = replace(over, speech_ms=max(speech_ms, 1.0), end_ms=end_ms, probe=probe)
+    asked: list[Action] = [TranscribeOverlap(probe)]
+    return _timer(replace(state, over=ended, probe=probe), asked, at_ms + rules.words_wait_ms)
+
+
+def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -> Step:
+    answered = event.probe == over.probe
+    if event.probe and not answered:
+        return state, []
+    verdict, evidence = judge(over, event, rules)
+    evidence["speech_ms"] = round(over.speech_ms, 1)
+    if verdict is Verdict.INTERRUPTION:
+        return _commit(state, over, evidence, rules)
+    if over.end_ms is not None:
+        if not answered:
+            return state, []  # A partial, which may be older than the end.
+        if not over.held:
+            # The agent has gone on meanwhile, rightly.
+            return replace(state, over=None), [ForgetUtterance(over.end_ms)]
+        return _resume(state, over, verdict.value, evidence)
+    known = replace(over, heard=True, probe=0 if answered else over.probe)
+    return replace(state, over=known), []
+
+
+def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
+    """End a hold in which no words have come."""
+    evidence: Evidence = {"speech_ms": round(over.speech_ms, 1)}
+    if over.end_ms is not None:
+        return _resume(state, over, NO_ANSWER, evidence)
+    if not over.heard:
+        evidence["reason"] = "unheard"
+        return _commit(state, replace(over, speech_ms=at_ms - over.onset_ms), evidence, rules)
+    return _resume(state, over, "lasting_sound", evidence)
+
+
+def _duck(state: TurnState) -> Step:
+    over = state.over
+    if over is None or over.ducked or state.phase is not Phase.SPEAKING:
+        return state, []
+    return replace(state, over=replace(over, ducked=True)), [DuckAnswer(state.answer)]
+
+
+def _restore(state: TurnState, over: Overlap) -> Step:
+    actions: list[Action] = [RestoreAnswer(state.answer)] if over.ducked else []
+    return replace(state, over=None), actions
+
+
+def _hold(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
+    deadline_ms = at_ms + rules.max_hold_ms
+    phase = Phase.HELD if state.phase is Phase.SPEAKING else state.phase
+    held = replace(over, held=True, deadline_ms=deadline_ms)
+    evidence: Evidence = {"speech_ms": round(over.speech_ms, 1)}
+    if over.echo_margin_db is not None:
+        evidence["echo_margin_db"] = round(over.echo_margin_db, 1)
+    actions: list[Action] = [
+        HoldAnswer(state.answer),
+        Announce("held", phase.value, evidence),
+    ]
+    return _timer(replace(state, phase=phase, over=held), actions, deadline_ms)
+
+
+def _resume(state: TurnState, over: Overlap, reason: str, evidence: Evidence) -> Step:
+    phase = Phase.SPEAKING if state.phase is Phase.HELD else state.phase
+    actions: list[Action] = [
+        ResumeAnswer(state.answer),
+        Announce("resumed", phase.value, {"reason": reason, **evidence}),
+    ]
+    remembered: Overlap | None = None
+    if over.end_ms is not None and reason != NO_ANSWER:
+        actions.insert(0, ForgetUtterance(over.end_ms))
+    else:
+        # The sound goes on, or the recogniser is late: words may yet come, and still interrupt.
+        remembered = replace(over, held=False, ducked=False, passed=True)
+    return replace(state, phase=phase, over=remembered, timer=state.timer + 1), actions
+
+
+def _commit(state: TurnState, over: Overlap, evidence: Evidence, rules: Rules) -> Step:
+    if state.phase is Phase.THINKING:
+        # Nothing was heard of the answer: the turn goes on, with the words that it already has.
+        pause_ms = over.onset_ms - state.pause_end_ms
+        if pause_ms <= rules.incomplete_wait_ms:
+            state = replace(state, patience_ms=learn(state.patience_ms, pause_ms, rules))
+        heard, announced = hear_user(state, over.onset_ms, "turn_resumed", evidence)
+        stop: Action = DropAnswer(state.answer, "user went on")
+    else:
+        heard, announced = hear_user(state, over.onset_ms, "interrupted", evidence)
+        stop = InterruptAnswer(state.answer, "user spoke")
+    if over.end_ms is None:
+        return heard, [stop, *announced]
+    paused, more = pause(heard, over.end_ms, rules)
+    return paused, [stop, *announced, *more]
+
+
+def _answer_over(
+    state: TurnState, actions: list[Action], decision: str, evidence: Evidence, rules: Rules
+) -> Step:
+    over = state.over
+    idle = replace(
+        state, phase=Phase.LISTENING, carried="", text=None, over=None, timer=state.timer + 1
+    )
+    if over is None or not over.speech_ms:
+        return idle, [*actions, Announce(decision, Phase.LISTENING.value, evidence)]
+    # The user had just begun when the agent ended: what was speech over the agent may be a turn.
+    heard, announced = hear_user(idle, over.onset_ms, decision, evidence)
+    heard = replace(heard, over_agent=True)
+    if over.end_ms is None:
+        return heard, [*actions, *announced]
+    paused, more = pause(heard, over.end_ms, rules)
+    return paused, [*actions, *announced, *more]
+
+
+def _timer(state: TurnState, actions: list[Action], due_ms: float) -> Step:
+    timer = state.timer + 1
+    return replace(state, timer=timer), [*actions, StartTimer(timer, due_ms)]
+
+
+def _loudest(one: float | None, other: float | None) -> float | None:
+    known = [margin for margin in (one, other) if margin is not None]
+    return max(known, default=None)

@@ -1,0 +1,137 @@
+"""Speech over the agent's answer: what is known of it, and what it is. Pure.
+
+Owns the verdict on the evidence. :mod:`edgevoice.barge_in` says when evidence is asked for and
+what follows from the verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edgevoice.echo_words import echo_similarity
+from edgevoice.events import OverlapHeard
+from edgevoice.phrases import words
+from edgevoice.turn_rules import Rules
+
+_STRICT_ECHO = 0.5
+"""Of the threshold: enough of the agent's words where the sound is no louder than its echo."""
+
+_GARBLED_LETTERS = 3
+"""A single word this short may be a nod cut in two: of "yeah" and "I see", cut at 320 ms, Whisper
+made "You" and "Bye!"."""
+
+_OWN_WORDS = 2
+"""Words behind an echo, not the agent's and no backchannel, that are the user's after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Speech over the agent's answer of which it is not decided what it is.
+
+    Attributes:
+        onset_ms: When it began.
+        speech_ms: Its length so far, 0 while it is only suspected.
+        end_ms: When it ended, None while it goes on.
+        ducked: The answer was turned down for it.
+        held: The answer was paused for it.
+        deadline_ms: When a hold without words ends.
+        heard: Whether the recogniser has answered at all.
+        probe: Number of the question to the recogniser that is open, 0 for none.
+        probe_at_ms: Speech length at which it is asked next.
+        passed: It was taken for noise while it went on, and the agent speaks over it.
+        echoing: The sound is no louder than the agent's echo may be; words alone count.
+        echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
+        speaker_similarity: Likewise; the newest.
+    """
+
+    onset_ms: float
+    speech_ms: float = 0.0
+    end_ms: float | None = None
+    ducked: bool = False
+    held: bool = False
+    deadline_ms: float = 0.0
+    heard: bool = False
+    probe: int = 0
+    probe_at_ms: float = 0.0
+    passed: bool = False
+    echoing: bool = False
+    echo_margin_db: float | None = None
+    speaker_similarity: float | None = None
+
+
+class Verdict(StrEnum):
+    """What speech over the agent is, or seems to be so far; only one of them is for the agent."""
+
+    INTERRUPTION = "interruption"
+    NO_WORDS = "no_words"
+    BACKCHANNEL = "backchannel"
+    ECHO = "echo"
+    OTHER_VOICE = "other_voice"
+    UNCLEAR = "unclear"
+
+
+Evidence = dict[str, float | str]
+
+
+def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict, Evidence]:
+    """Say what the speech is, with the evidence for it.
+
+    ``UNCLEAR`` is what may yet become a backchannel ("ye", "you"); only while the speech goes on.
+    """
+    evidence: Evidence = {"words": heard.text}
+    if overlap.echo_margin_db is not None:
+        evidence["echo_margin_db"] = round(overlap.echo_margin_db, 1)
+    if overlap.speaker_similarity is not None:
+        evidence["speaker_similarity"] = round(overlap.speaker_similarity, 3)
+    found = words(heard.text)
+    if not found:
+        return Verdict.NO_WORDS, evidence
+    said = words(heard.said)
+    similarity = echo_similarity(found, said)
+    evidence["echo_similarity"] = round(similarity, 3)
+    similarity_needed = rules.echo_similarity
+    if below_echo(overlap.echo_margin_db, rules):
+        similarity_needed *= _STRICT_ECHO
+    if similarity >= similarity_needed and not _speaks_on(found, said, rules):
+        return Verdict.ECHO, evidence
+    if (
+        overlap.speaker_similarity is not None
+        and overlap.speaker_similarity < rules.min_speaker_similarity
+    ):
+        return Verdict.OTHER_VOICE, evidence
+    if rules.phrases.asks_to_go_on(heard.text):
+        return Verdict.BACKCHANNEL, evidence
+    if rules.phrases.is_backchannel(found):
+        if asks(heard, rules) and rules.phrases.is_answer(found):
+            evidence["answers"] = "question"
+            return Verdict.INTERRUPTION, evidence
+        return Verdict.BACKCHANNEL, evidence
+    short = len(found) == 1 and len(found[0]) <= _GARBLED_LETTERS
+    if overlap.end_ms is None and (short or rules.phrases.begins_backchannel(found)):
+        return Verdict.UNCLEAR, evidence
+    return Verdict.INTERRUPTION, evidence
+
+
+def below_echo(margin_db: float | None, rules: Rules) -> bool:
+    """Whether the sound is known, and not louder than the agent's echo may be."""
+    return margin_db is not None and margin_db < rules.echo_margin_db
+
+
+def asks(heard: OverlapHeard, rules: Rules) -> bool:
+    """Whether the agent asks something, and is finished or nearly."""
+    finishing = heard.remaining_ms is not None and heard.remaining_ms <= rules.finishing_ms
+    return finishing and heard.said.rstrip("\"'”’»)] ")[-1:] in ("?", "？")
+
+
+def _speaks_on(found: tuple[str, ...], said: tuple[str, ...], rules: Rules) -> bool:
+    """Whether the last of the words ``found`` are the user's, behind the agent's echo.
+
+    "is the capital stop it please": the recogniser hears both voices as one.
+    """
+    own = found[-_OWN_WORDS:]
+    return (
+        len(found) > _OWN_WORDS
+        and echo_similarity(own, said) == 0.0
+        and not rules.phrases.is_backchannel(own)
+    )

@@ -1,0 +1,280 @@
+"""The pure judgements that turn-taking rests on: words, sounds, waits, and wasted work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevoice.completeness import combine, model_completeness, text_completeness
+from edgevoice.echo_words import echo_similarity
+from edgevoice.errors import ConfigError
+from edgevoice.events import OverlapHeard
+from edgevoice.overlap import Overlap, Verdict, judge
+from edgevoice.phrases import LANGUAGES, load, words
+from edgevoice.resuming import cut_word_start, quiet_spot, word_starts, words_between
+from edgevoice.speculation import Speculation
+from edgevoice.turn_rules import Rules, forget, learn, nearly_answered, unjudged_wait_ms, wait_ms
+
+RULES = Rules()
+
+
+@pytest.mark.parametrize(
+    ("language", "nod", "answer", "go_on", "turn"),
+    [
+        ("en", "Mm-hm.", "Yes", "Go on!", "What is the time?"),
+        ("de", "Genau.", "Ja", "Mach weiter!", "Wie spät ist es?"),
+        ("fr", "D'accord.", "Oui", "Vas-y !", "Quelle heure est-il ?"),
+        ("es", "Ajá.", "Sí", "Sigue.", "¿Qué hora es?"),
+        ("it", "Capisco.", "Sì", "Vai avanti.", "Che ore sono?"),
+        ("pt", "Entendi.", "Sim", "Pode continuar.", "Que horas são?"),
+        ("zh", "嗯，原来如此。", "是的", "继续说", "现在几点？"),
+        ("ja", "なるほど。", "はい", "続けてください", "今何時ですか"),
+    ],
+)
+def test_every_language_has_its_table(
+    language: str, nod: str, answer: str, go_on: str, turn: str
+) -> None:
+    phrases = load(language)
+    assert phrases.is_backchannel(words(nod))
+    assert phrases.is_answer(words(answer))
+    assert phrases.is_backchannel(words(answer))
+    assert phrases.asks_to_go_on(go_on)
+    for said in (turn, go_on):
+        assert not phrases.is_backchannel(words(said)), said
+    assert not phrases.asks_to_go_on(turn)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_table_agrees_with_itself(language: str) -> None:
+    phrases = load(language)
+    assert all(phrases.is_backchannel(answer) for answer in phrases.answers)
+    assert not phrases.unfinished & phrases.seldom_last
+    assert () not in phrases.backchannels | phrases.go_on | phrases.unfinished
+
+
+def test_an_unknown_language_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="known: de, en"):
+        load("xx")
+
+
+def test_several_nods_are_a_nod_and_a_nod_with_more_is_not() -> None:
+    phrases = load("en")
+    assert phrases.is_backchannel(words("yeah, yeah, I see... right"))
+    assert not phrases.is_backchannel(words("yeah but no"))
+    assert not phrases.is_backchannel(words("I see the house"))
+    assert not phrases.is_backchannel(())
+
+
+def test_the_beginning_of_a_nod_is_recognised() -> None:
+    phrases = load("en")
+    assert phrases.begins_backchannel(words("of cour"))
+    assert phrases.begins_backchannel(words("ye"))
+    assert not phrases.begins_backchannel(words("stop"))
+    assert not phrases.begins_backchannel(())
+
+
+@pytest.mark.parametrize(
+    ("text", "probability"),
+    [
+        ("What is the capital of France?", 0.8),
+        ("Turn on the light.", 0.5),
+        ("Turn on the light and.", 0.05),
+        ("I would like to", 0.05),
+        ("Well,", 0.2),
+        ("I was thinking...", 0.2),
+        ("The thing that I saw on", 0.3),
+        ("", 0.5),
+    ],
+)
+def test_completeness_of_text(text: str, probability: float) -> None:
+    assert text_completeness(text, load("en")) == probability
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_likelier_ending_is_a_likelier_turn(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert 0.0 < model_completeness(low) <= model_completeness(high) < 1.0
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_both_witnesses_move_the_probability_their_way(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    for text in (0.05, 0.5, 0.8):
+        assert combine(low, text) <= combine(high, text)
+    assert combine(one, 0.05) < combine(one, 0.5) < combine(one, 0.8)
+
+
+def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
+    assert combine(0.999, 0.05) < RULES.end_of_turn_threshold
+    assert combine(0.9, 0.5) == pytest.approx(0.9)
+
+
+def test_the_wait_runs_from_the_short_to_the_long_one() -> None:
+    assert wait_ms(0.97, 0.0, RULES) == RULES.complete_wait_ms == 150.0
+    assert wait_ms(0.0, 0.0, RULES) == RULES.incomplete_wait_ms == 2000.0
+    assert 150.0 < wait_ms(0.5, 0.0, RULES) < 2000.0
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 400))
+def test_doubt_and_patience_never_shorten_the_wait(a: float, b: float, patience: float) -> None:
+    low, high = sorted((a, b))
+    assert wait_ms(low, patience, RULES) >= wait_ms(high, patience, RULES)
+    assert wait_ms(a, patience, RULES) >= wait_ms(a, 0.0, RULES)
+    assert unjudged_wait_ms(low, patience, RULES) >= unjudged_wait_ms(high, patience, RULES)
+
+
+@given(st.lists(st.floats(0, 5000), max_size=30))
+def test_patience_is_bounded(pauses: list[float]) -> None:
+    patience = 0.0
+    for pause_ms in pauses:
+        learned = learn(patience, pause_ms, RULES)
+        assert patience <= learned <= RULES.adapt_wait_ms
+        patience = forget(learned)
+        assert patience <= learned
+
+
+def test_patience_grows_with_pauses_that_were_nearly_answered() -> None:
+    assert not nearly_answered(100.0, 400.0)
+    assert nearly_answered(300.0, 400.0)
+    once = learn(0.0, 350.0, RULES)
+    twice = learn(once, 350.0, RULES)
+    assert 100.0 < once < twice < 1.15 * 350.0
+    assert learn(0.0, 350.0, Rules(adapt_wait_ms=0.0)) == 0.0
+
+
+def test_an_echo_is_the_agents_words_in_their_order() -> None:
+    said = words("The capital of France is Paris, and it lies on the Seine.")
+    assert echo_similarity(words("capital of France"), said) == 1.0
+    assert echo_similarity(words("capitol of frans"), said) == 1.0
+    assert echo_similarity(words("France of capital"), said) < 0.5
+    assert echo_similarity(words("what about Rome"), said) == 0.0
+    assert echo_similarity((), said) == echo_similarity(words("no"), ()) == 0.0
+
+
+WORDS = st.lists(st.sampled_from(["one", "two", "three", "four", "stop"]), min_size=1, max_size=8)
+
+
+@given(WORDS, WORDS)
+def test_similarity_is_a_share_and_whole_for_what_was_said(
+    heard: list[str], said: list[str]
+) -> None:
+    assert 0.0 <= echo_similarity(heard, said) <= 1.0
+    assert echo_similarity(said, said) == 1.0
+    assert echo_similarity(heard, [*heard, *said]) == 1.0
+
+
+def verdict(
+    text: str,
+    said: str = "the capital of France is Paris",
+    remaining_ms: float | None = 3000.0,
+    overlap: Overlap | None = None,
+) -> Verdict:
+    over = overlap or Overlap(0.0, 400.0, end_ms=400.0)
+    return judge(over, OverlapHeard(0.0, 1, text, said, remaining_ms), RULES)[0]
+
+
+def test_verdicts() -> None:
+    assert verdict("") is Verdict.NO_WORDS
+    assert verdict("...") is Verdict.NO_WORDS
+    assert verdict("uh-huh") is Verdict.BACKCHANNEL
+    assert verdict("go on") is Verdict.BACKCHANNEL
+    assert verdict("of France") is Verdict.ECHO
+    assert verdict("of France stop please") is Verdict.INTERRUPTION
+    assert verdict("stop") is Verdict.INTERRUPTION
+    assert verdict("yes", "shall I go on?", 0.0) is Verdict.INTERRUPTION
+    assert verdict("yes", "shall I go on?", None) is Verdict.BACKCHANNEL
+    assert verdict("yes", "shall I go on?", 5000.0) is Verdict.BACKCHANNEL
+
+
+def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
+    going_on = Overlap(0.0, 400.0)
+    assert verdict("ye", overlap=going_on) is Verdict.UNCLEAR
+    assert verdict("you", overlap=going_on) is Verdict.UNCLEAR
+    assert verdict("stop", overlap=going_on) is Verdict.INTERRUPTION
+    assert verdict("you there", overlap=going_on) is Verdict.INTERRUPTION
+    assert verdict("ye") is Verdict.INTERRUPTION
+
+
+def test_loudness_and_voice_are_evidence_where_they_are_known() -> None:
+    quiet = Overlap(0.0, 400.0, end_ms=400.0, echo_margin_db=-3.0)
+    loud = Overlap(0.0, 400.0, end_ms=400.0, echo_margin_db=12.0)
+    # Half of the words are the agent's: an echo if it is as loud as one.
+    assert verdict("France no wait Paris", overlap=quiet) is Verdict.ECHO
+    assert verdict("France no wait Paris", overlap=loud) is Verdict.INTERRUPTION
+    stranger = Overlap(0.0, 400.0, end_ms=400.0, speaker_similarity=0.1)
+    owner = Overlap(0.0, 400.0, end_ms=400.0, speaker_similarity=0.6)
+    assert verdict("stop it", overlap=stranger) is Verdict.OTHER_VOICE
+    assert verdict("stop it", overlap=owner) is Verdict.INTERRUPTION
+
+
+PARTS = [("One two three.", 1400), ("Four five", 900)]
+
+
+def test_words_and_where_they_begin() -> None:
+    assert list(word_starts(PARTS)) == [
+        (0, "One"),
+        (400, "two"),
+        (800, "three."),
+        (1400, "Four"),
+        (1900, "five"),
+    ]
+    assert cut_word_start(PARTS, 0) == 0
+    assert cut_word_start(PARTS, 850) == 800
+    assert cut_word_start(PARTS, 800) == 400, "at a word's first sample the one before is whole"
+    assert cut_word_start([("Supercalifragilistic", 96_000)], 90_000) == 90_000 - 24_000
+    assert words_between(PARTS, 400, 1401) == "two three. Four"
+
+
+def test_the_quiet_spot_lies_between_the_words() -> None:
+    rng = np.random.default_rng(1)
+    audio = (rng.normal(0, 3000, 16_000)).astype(np.int16)
+    audio[7000:7400] = 0
+    assert 7000 <= quiet_spot(audio, 8000) <= 7400
+    assert quiet_spot(np.zeros(0, dtype=np.int16), 0) == 0
+    assert quiet_spot(audio[:100], 300) == 100
+
+
+def test_wasted_work_is_what_the_next_prompt_had_no_use_for() -> None:
+    work = Speculation()
+    assert work.wasted_share == 0.0
+    work.prepared()
+    work.read(100, 100, cancelled=False)
+    for _ in range(20):
+        work.wrote()
+    work.dropped()
+    # The next prompt keeps 90 tokens; 10 of the first, and the 20 of its answer, were in vain.
+    work.prepared()
+    work.read(60, 150, cancelled=False)
+    assert work.figures() == {
+        "answers_prepared": 2,
+        "answers_dropped": 1,
+        "tokens_read": 160,
+        "tokens_written": 20,
+        "tokens_wasted": 30,
+        "wasted_share": round(30 / 180, 3),
+    }
+    assert 0.15 < work.wasted_share < 0.25
+
+
+def test_recent_waste_counts_most() -> None:
+    work = Speculation()
+    for _ in range(5):
+        work.prepared()
+        work.read(100, 100, cancelled=False)
+    wasteful = work.wasted_share
+    size = 100
+    for _ in range(10):
+        work.prepared()
+        size += 100
+        work.read(100, size, cancelled=False)
+    assert wasteful > 0.7
+    assert work.wasted_share < 0.2
+
+
+def test_a_cancelled_read_is_settled_with_the_next() -> None:
+    work = Speculation()
+    work.read(50, 200, cancelled=True)
+    work.read(100, 100, cancelled=False)
+    assert work.figures()["tokens_wasted"] == 50
