@@ -5,8 +5,9 @@
 The checkpoint is rebuilt from the bundle (smollm2_checkpoint.py), converted as `edgevoice export`
 does it, and every candidate is measured by the gate's own checker on text that no calibration has
 seen. "stock" is llama.cpp's recipe without an importance matrix. The checkpoint's weights were
-Q4_1 once (the embeddings Q8_0), so those types lose nothing here by accident and the search is
-shown with and without them. Ratios are run times over F16's, both models in turn.
+Q4_1 once (the embeddings Q8_0), so by accident these types lose next to nothing here, nor does
+Q5_1 with an importance matrix (most of Q5_K_M), and Q4_K loses little. The search is shown without
+and with Q4_1 and Q5_1. Ratios are run times over F16's, both models in turn.
 """
 
 from __future__ import annotations
