@@ -137,7 +137,7 @@ _ALL = (
             ),
             (
                 *("iq4_nl", 4.5, "4-bit blocks of 32 on a curved grid"),
-                *(("q4_k_m", "q8_0", "f16"), {}),
+                *(("q4_k_m", "q8_0", "f16"), {"perplexity_ratio": 1.15}),
             ),
         )
     ),
