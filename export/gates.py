@@ -29,12 +29,13 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """``figure`` must be at most, or at least, ``value``."""
+    """``figure`` must be at most, or at least, ``value``; ``asked`` when the user said so."""
 
     figure: str
     relation: Literal["at most", "at least"]
     value: float
     why: str = ""
+    asked: bool = False
 
     def holds(self, measured: float) -> bool:
         """Whether ``measured`` meets the bound; NaN never does."""
@@ -84,7 +85,8 @@ BOUNDS: Mapping[str, tuple[Bound, ...]] = {
         Bound("kl_divergence", "at most", 0.15, "mean nats per token between next-token choices"),
         Bound("same_top_token", "at least", 0.80, "share of tokens where the first choice is kept"),
         Bound("perplexity_ratio", "at most", 1.10),
-        Bound("decode_ratio_low", "at most", 1.0, "run time per token"),
+        Bound("prefill_ratio_low", "at most", 1.0, "run time per token of the prompt"),
+        Bound("decode_ratio_low", "at most", 1.0, "run time per token of the answer"),
         _SIZE,
     ),
     "speech": (
@@ -175,7 +177,7 @@ def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Boun
             (i for i, b in enumerate(bounds) if b.figure == figure),
             key=lambda i: abs(bounds[i].value - value),
         )
-        chosen[at] = replace(bounds[at], value=value)
+        chosen[at] = replace(bounds[at], value=value, asked=True)
     return tuple(chosen)
 
 
