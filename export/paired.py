@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +52,22 @@ def compare(
         else:
             early = _timed(first)
             times.append((early, _timed(second)))
+    return summarise(times)
+
+
+def summarise(times: Sequence[tuple[float, float]]) -> PairedRatio:
+    """Return the ratio of the second's times to the first's, each pair taken one after the other.
+
+    A time that is NaN (nothing was done) makes every figure NaN, which meets no bound.
+    """
     ratios = np.array([b / a for a, b in times])
-    draws = np.random.default_rng(0).choice(ratios, size=(_RESAMPLES, pairs))
+    draws = np.random.default_rng(0).choice(ratios, size=(_RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     return PairedRatio(
         median=float(np.median(ratios)),
         low=float(low),
         high=float(high),
-        pairs=pairs,
+        pairs=len(times),
         first_s=statistics.median(a for a, _ in times),
         second_s=statistics.median(b for _, b in times),
     )
