@@ -144,6 +144,7 @@ MODULES: Mapping[str, str] = {
     "speaker-embedding": "speaker_embedding",
     "wake-word": "wake_word",
     "whisper": "whisper",
+    "gguf": "gguf",
 }
 
 

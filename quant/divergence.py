@@ -99,9 +99,7 @@ class Tally:
         )
 
 
-def compare(
-    reference: Scorer, candidate: Scorer, windows: Iterable[Sequence[int]]
-) -> Divergence:
+def compare(reference: Scorer, candidate: Scorer, windows: Iterable[Sequence[int]]) -> Divergence:
     """Run both models over ``windows`` of token ids, which both must understand."""
     tally = Tally()
     for window in windows:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevoice.engines.gguf_file import TYPES
+from edgevoice.engines.gguf_file import TYPES, GgmlType
 from edgevoice.engines.llama_library import llama_cpp
 from edgevoice.errors import ConfigError, EngineError, unknown
 
@@ -162,7 +162,7 @@ def _suffix(text: str) -> str:
     return text if text == "K" else text.lower()
 
 
-def _kind(type_name: str) -> Any:
+def _kind(type_name: str) -> GgmlType:
     if type_name not in NUMBERS:
         raise ConfigError(unknown("GGUF type", type_name, NUMBERS))
     return TYPES[NUMBERS[type_name]]

@@ -36,6 +36,7 @@ def write(
     out: Path,
     file_type: str,
     threads: int,
+    *,
     types: Mapping[str, str] | None = None,
     matrix: Path | None = None,
 ) -> tuple[TensorChoice, ...]:
@@ -91,7 +92,13 @@ def choices(path: Path) -> tuple[TensorChoice, ...]:
 
 
 def quantise_file(
-    source: str, out: str, file_type: str, threads: int, types: dict[str, str], matrix: str | None
+    *,
+    source: str,
+    out: str,
+    file_type: str,
+    threads: int,
+    types: dict[str, str],
+    matrix: str | None,
 ) -> None:
     """Quantise in this process; native code may end it. See :func:`write`.
 
@@ -119,9 +126,7 @@ def quantise_file(
         entries[place].size = columns.size
     if found:
         parameters.imatrix = entries
-    status = llama_cpp.llama_model_quantize(
-        source.encode(), out.encode(), ctypes.byref(parameters)
-    )
+    status = llama_cpp.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(parameters))
     if status != 0:
         raise EngineError(
             f"{Path(source).name}: llama.cpp does not write {file_type}: {last_error()}"

@@ -30,6 +30,9 @@ symmetric neighbours, and a model that was Q4_1 before it came here loses nothin
 PROBE = "Q4_0"
 """The type in which groups are rounded to see what the model minds."""
 
+TOKENS = 256
+"""Of the calibration text, read once per group of tensors."""
+
 _ROWS = 192  # of a tensor, evenly spread: enough to know its rounding error within a few percent
 _WINDOW_TOKENS = 128
 
@@ -38,13 +41,13 @@ def search(
     path: Path,
     matrix: Path,
     sentences: Sequence[str],
+    *,
     quantisable: Sequence[str],
     budget_bytes: int,
     threads: int,
-    *,
     types: Sequence[str] = TYPES,
-    tokens: int = 256,
-    layers_together: int = 3,
+    tokens: int = TOKENS,
+    layers_together: int = 5,
     advance: Callable[[int], object] = int,
 ) -> Mapping[str, str]:
     """Choose a type by tensor name, in a child process.
@@ -59,7 +62,7 @@ def search(
         types: GGUF types to choose from; those whose blocks do not fit a tensor are passed over.
         tokens: Of the text, read once per group.
         layers_together: Neighbouring layers whose tensors of one kind make a group.
-        advance: Called with the number of tokens just read, of :func:`cost_tokens`.
+        advance: Called with the number of tokens just read.
 
     Raises:
         EngineError: The child's one line of what went wrong.
@@ -97,6 +100,7 @@ def group_of(name: str, layers_together: int) -> str:
 
 
 def search_here(
+    *,
     path: str,
     matrix: str,
     sentences: list[str],
@@ -155,6 +159,51 @@ def search_here(
         for name in names
     ]
     return dict(sensitivity.choose(tensors, budget_bytes))
+
+
+def divergences(
+    path: Path,
+    candidates: Sequence[Path],
+    sentences: Sequence[str],
+    *,
+    threads: int,
+    tokens: int,
+    advance: Callable[[int], object] = int,
+) -> list[float]:
+    """Return each candidate's mean KL divergence from the float model, from a child process.
+
+    Raises:
+        EngineError: The child's one line of what went wrong.
+    """
+    found = child.run(
+        "edgevoice.quant.gguf_search:divergences_here",
+        {
+            "path": str(path),
+            "candidates": [str(candidate) for candidate in candidates],
+            "sentences": list(sentences),
+            "threads": threads,
+            "tokens": tokens,
+        },
+        f"comparing with {path.name}",
+        advance,
+    )
+    return [float(loss) for loss in found]
+
+
+def divergences_here(
+    path: str, candidates: list[str], sentences: list[str], threads: int, tokens: int
+) -> list[float]:
+    """Be the child of :func:`divergences`."""
+    scorers = [GgufScorer(Path(p), threads) for p in (path, *candidates)]
+    tallies = [Tally() for _ in candidates]
+    for window in _spread(scorers[0].tokenise("\n".join(sentences)), tokens):
+        expected = scorers[0].logits(window)
+        for tally, scorer in zip(tallies, scorers[1:], strict=True):
+            tally.add(window, expected, scorer.logits(window))
+        child.advance(len(window))
+    for scorer in scorers:
+        scorer.close()
+    return [tally.result().kl for tally in tallies]
 
 
 class _Weights:

@@ -34,10 +34,10 @@ def gather(
     most_tokens: int = CALIBRATION_TOKENS,
     advance: Callable[[int], object] = int,
 ) -> Importance:
-    """Measure the importance matrix of the float GGUF at ``path`` on ``sentences``, in this process.
+    """Measure the importance matrix of a float GGUF, in this process.
 
     Args:
-        path: F32, F16 or BF16 weights.
+        path: The file, F32, F16 or BF16 weights.
         sentences: Calibration text, read in this order in windows of 256 tokens.
         threads: For llama.cpp.
         most_tokens: Text beyond these is not read.
@@ -98,6 +98,7 @@ def measure(
     sentences: Sequence[str],
     threads: int,
     out: Path,
+    *,
     most_tokens: int = CALIBRATION_TOKENS,
     advance: Callable[[int], object] = int,
 ) -> Path:

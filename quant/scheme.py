@@ -27,6 +27,8 @@ class Scheme:
         summary: One line for ``edgevoice export list``.
         options: What the method needs: block size, symmetry, calibration, llama.cpp's file type.
         falls_back_to: Tried in this order when a gate fails; the last is always float.
+        bounds: Values of this scheme's own, by figure, over those of its stage; the user's come
+            over both.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Scheme:
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     falls_back_to: tuple[str, ...] = ()
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_float(self) -> bool:

@@ -28,11 +28,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
         *("devices", "runfile", "read_ahead"),
     ),
-    ("quant",),
     (
-        *("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
+        *("audio", "engines", "turns", "history", "latency", "workers", "protocols"),
         *("exchanges", "outbox", "weights", "questions"),
     ),
+    # Rounding is judged by the engines that run it; the engines know nothing of it.
+    ("quant",),
+    ("export",),
     ("listening", "answering", "tape"),
     ("session",),
     ("loading", "recording", "console", "tapes"),

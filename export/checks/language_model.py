@@ -23,7 +23,7 @@ from edgevoice.errors import ConfigError, unknown
 from edgevoice.export import paired
 from edgevoice.export.calibration import Calibration, default_sentences
 from edgevoice.export.gates import Figures
-from edgevoice.quant import divergence
+from edgevoice.quant import divergence, drift
 from edgevoice.quant.divergence import Divergence, Scorer
 from edgevoice.stages import LanguageModel, Message
 
@@ -57,12 +57,12 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         threads: For both.
 
     Raises:
-        ArtifactError: One of them cannot be loaded.
+        ArtifactError: One of them cannot be loaded, or a weight is damaged; the line names it.
         ConfigError: The vocabularies differ, or an engine offers no scorer.
     """
+    weights = compare_weights(reference, candidate)
     judged = compare_text(reference, candidate, held_out(material), threads)
-    speed = compare_speed(reference, candidate, threads)
-    prefill, decode, load_s = speed
+    prefill, decode, load_s = compare_speed(reference, candidate, threads)
     return {
         "kl_divergence": judged.kl,
         "kl_divergence_99": judged.kl_99,
@@ -75,6 +75,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "decode_ratio": decode.median,
         "decode_ratio_low": decode.low,
         "decode_tokens_per_s": 1.0 / decode.second_s if decode.second_s else math.nan,
+        **weights,
         "size_ratio": _size(candidate) / _size(reference),
         "load_s": load_s,
     }
@@ -83,6 +84,23 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
 def held_out(material: Path | None) -> tuple[str, ...]:
     """Return text to judge with: the user's, or the project's that is in no calibration."""
     return Calibration(material).sentences() if material else default_sentences("held-out")
+
+
+def compare_weights(reference: Path, candidate: Path) -> Figures:
+    """Look for damage in a GGUF beside its float GGUF; nothing for other formats.
+
+    Raises:
+        ArtifactError: A tensor is missing or damaged.
+    """
+    described = [manifest.read(artifact) for artifact in (reference, candidate)]
+    if any(artifact.format != "gguf" for artifact in described):
+        return {}
+    first, second = (
+        folder / artifact.file(".gguf").path
+        for folder, artifact in zip((reference, candidate), described, strict=True)
+    )
+    found = drift.check(first, second)
+    return {"weight_error_max": max(tensor.error for tensor in found.values())}
 
 
 def compare_text(
