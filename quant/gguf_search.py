@@ -214,19 +214,21 @@ class _Weights:
         self._table = table
         self._known = known
 
-    def of(self, name: str) -> Float32:
+    def of(self, name: str, most_rows: int = 0) -> Float32:
+        """Return all rows of a tensor, or about ``most_rows`` that are evenly spread."""
         tensor = self._table[name]
-        data = self._content[tensor.offset : tensor.offset + tensor.bytes].tobytes()
-        restored = ggml.restore(data, tensor.type_name, tensor.elements)
-        return restored.reshape(-1, tensor.shape[0])
+        columns, rows = tensor.shape[0], tensor.elements // tensor.shape[0]
+        data = self._content[tensor.offset : tensor.offset + tensor.bytes].reshape(rows, -1)
+        some = data[:: max(1, rows // most_rows)] if most_rows else data
+        restored = ggml.restore(some.tobytes(), tensor.type_name, len(some) * columns)
+        return restored.reshape(-1, columns)
 
     def rounded(self, name: str, kind: str) -> Float32:
         return self._round(self.of(name), kind, self._known.get(name))
 
     def error(self, name: str, kind: str) -> float:
         """Relative squared error of the products, as far as the importance matrix tells them."""
-        weights = self.of(name)
-        some = weights[:: max(1, len(weights) // _ROWS)]
+        some = self.of(name, _ROWS)
         known = self._known.get(name)
         off = self._round(some, kind, known) - some
         scale = np.ones(some.shape[1], np.float32) if known is None else known
