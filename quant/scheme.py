@@ -46,6 +46,14 @@ class Scheme:
         return self.method == "float" or self.options.get("type") == "F16"
 
 
+# On SmolLM2-135M with an importance matrix, on held-out text: divergence in nats per token, first
+# choices kept and perplexity over F16's were 0.0045, 0.96, 1.00 for q8_0; 0.040, 0.89, 1.04 for
+# q4_k_m; 0.023, 0.92, 1.03 for q4-searched; 0.19, 0.77, 1.10 for q4_0; 0.11, 0.84, 1.09 for iq4_nl.
+# Larger models lose less.
+_NEAR = {"kl_divergence": 0.02, "same_top_token": 0.93, "perplexity_ratio": 1.02}
+_CLOSE = {"kl_divergence": 0.1, "same_top_token": 0.83}
+_COARSE = {"kl_divergence": 0.25, "same_top_token": 0.72, "perplexity_ratio": 1.15}
+
 _ALL = (
     Scheme("fp32", "onnx", "float", 32, "float weights as they are"),
     Scheme(
@@ -111,14 +119,26 @@ _ALL = (
     ),
     Scheme("f16", "gguf", "gguf", 16, "half precision", options={"type": "F16"}),
     *(
-        Scheme(name, "gguf", "gguf", bits, summary, {"type": name.upper()}, fallbacks)
-        for name, bits, summary, fallbacks in (
-            ("q8_0", 8.5, "8-bit blocks of 32", ("f16",)),
-            ("q6_k", 6.6, "6-bit super-blocks of 256", ("q8_0", "f16")),
-            ("q5_k_m", 5.7, "5-bit super-blocks, some tensors higher", ("q6_k", "q8_0", "f16")),
-            ("q4_k_m", 4.9, "4-bit super-blocks, some tensors higher", ("q5_k_m", "q8_0", "f16")),
-            ("q4_0", 4.5, "4-bit blocks of 32: the fastest on Arm", ("q4_k_m", "q8_0", "f16")),
-            ("iq4_nl", 4.5, "4-bit blocks of 32 on a curved grid", ("q4_k_m", "q8_0", "f16")),
+        Scheme(name, "gguf", "gguf", bits, summary, {"type": name.upper()}, fallbacks, bounds)
+        for name, bits, summary, fallbacks, bounds in (
+            ("q8_0", 8.5, "8-bit blocks of 32", ("f16",), _NEAR),
+            ("q6_k", 6.6, "6-bit super-blocks of 256", ("q8_0", "f16"), _NEAR),
+            (
+                *("q5_k_m", 5.7, "5-bit super-blocks, some tensors higher"),
+                *(("q6_k", "q8_0", "f16"), _CLOSE),
+            ),
+            (
+                *("q4_k_m", 4.9, "4-bit super-blocks, some tensors higher"),
+                *(("q5_k_m", "q8_0", "f16"), _CLOSE),
+            ),
+            (
+                *("q4_0", 4.5, "4-bit blocks of 32: the fastest on Arm"),
+                *(("q4_k_m", "q8_0", "f16"), _COARSE),
+            ),
+            (
+                *("iq4_nl", 4.5, "4-bit blocks of 32 on a curved grid"),
+                *(("q4_k_m", "q8_0", "f16"), {}),
+            ),
         )
     ),
     Scheme(
@@ -129,6 +149,7 @@ _ALL = (
         "a type per tensor, found by measuring what each loses, at q4_k_m's bytes or fewer",
         options={"type": "Q4_K_M", "search": True},
         falls_back_to=("q4_k_m", "q5_k_m", "q8_0", "f16"),
+        bounds=_CLOSE,
     ),
 )
 

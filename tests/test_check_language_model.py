@@ -86,7 +86,7 @@ def test_what_cannot_be_compared_is_named(reference: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="unknown language model family 'gguff'"):
         language_model.open_scorer(as_artifact(tmp_path, "gguff"), 1)
     with pytest.raises(ArtifactError, match=r"model\.gguf"):
-        language_model.compare_text(reference, as_artifact(tmp_path), SENTENCES, 1)
+        language_model.compare_text(reference, as_artifact(tmp_path), SENTENCES, 1, 8)
 
 
 def test_what_is_judged_was_in_no_calibration() -> None:

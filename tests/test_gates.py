@@ -10,6 +10,7 @@ import pytest
 from edgevoice.errors import ConfigError
 from edgevoice.export import gates, paired
 from edgevoice.manifest import STAGES
+from edgevoice.quant.scheme import SCHEMES
 
 
 def test_every_stage_has_bounds() -> None:
@@ -39,3 +40,11 @@ def test_the_order_within_a_pair_changes() -> None:
     order: list[str] = []
     paired.compare(lambda: order.append("a"), lambda: order.append("b"), pairs=2, warm_up=0)
     assert order == ["a", "b", "b", "a"]
+
+
+def test_a_schemes_own_bounds_are_bounds_of_its_stage() -> None:
+    for scheme in SCHEMES.values():
+        if scheme.bounds:
+            chosen = {b.figure: b.value for b in gates.bounds_for("language-model", scheme.bounds)}
+            assert scheme.bounds.items() <= chosen.items()
+    assert any(scheme.bounds for scheme in SCHEMES.values())

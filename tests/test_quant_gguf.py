@@ -163,16 +163,14 @@ def test_a_text_is_judged_window_by_window(float_file: Path, small: Path) -> Non
     # By hand, from all logits at once.
     logits = [m.logits(tokens).astype(np.float64) for m in models]
     first, second = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in logits)
-    assert whole.kl == pytest.approx(
-        (np.exp(first) * (first - second)).sum(axis=1).mean(), rel=1e-3
-    )
+    by_hand = (np.exp(first) * (first - second)).sum(axis=1)
+    assert whole.kl == pytest.approx(by_hand.mean(), rel=1e-3)
     said = np.array(tokens[1:])
     places = np.arange(len(said))
     loss = -second[places, said].mean()
     assert whole.perplexity == pytest.approx(np.exp(loss), rel=1e-3)
-    assert whole.perplexity_ratio == pytest.approx(
-        np.exp(loss + first[places, said].mean()), rel=1e-3
-    )
+    ratio = np.exp(loss + first[places, said].mean())
+    assert whole.perplexity_ratio == pytest.approx(ratio, rel=1e-3)
     with pytest.raises(EngineError, match=f"1 to {WINDOW_TOKENS} can be read"):
         models[0].logits([0] * (WINDOW_TOKENS + 1))
     assert [len(w) for w in windows(range(WINDOW_TOKENS + 5))] == [WINDOW_TOKENS, 5]
@@ -192,9 +190,7 @@ def test_a_scale_of_zero_is_caught(
     float_file: Path, small: Path, tmp_path: Path, name: str, block: int
 ) -> None:
     bad = with_zero_scale(small, tmp_path / "bad.gguf", f"{name}.weight", block)
-    with pytest.raises(
-        ArtifactError, match=rf"1 of \d+ blocks of {name}|8 of \d+ blocks of {name}"
-    ):
+    with pytest.raises(ArtifactError, match=rf"[18] of \d+ blocks of {name}"):
         drift.check(float_file, bad)
 
 

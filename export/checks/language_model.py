@@ -61,7 +61,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ConfigError: The vocabularies differ, or an engine offers no scorer.
     """
     weights = compare_weights(reference, candidate)
-    judged = compare_text(reference, candidate, held_out(material), threads)
+    judged = compare_text(reference, candidate, held_out(material), threads, MOST_TOKENS)
     prefill, decode, load_s = compare_speed(reference, candidate, threads)
     return {
         "kl_divergence": judged.kl,
@@ -108,7 +108,7 @@ def compare_text(
     candidate: Path,
     sentences: Sequence[str],
     threads: int,
-    most_tokens: int = MOST_TOKENS,
+    most_tokens: int,
 ) -> Divergence:
     """Compare the choices of two artifacts on ``sentences``.
 

@@ -234,7 +234,7 @@ def _inspect_checkpoint(source: Path) -> SourceFacts:
         parameters=parameters,
         source_bytes=size,
         peak_memory_bytes=max(600_000_000 + size // 2, 3 * 2 * parameters),
-        detail={"architecture": architecture, "converter": hf_to_gguf.REQUIREMENTS[1][0]},
+        detail={"architecture": architecture, "converter": hf_to_gguf.CONVERTER},
     )
 
 
