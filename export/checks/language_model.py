@@ -108,7 +108,7 @@ def compare_text(
     candidate: Path,
     sentences: Sequence[str],
     threads: int,
-    most_tokens: int,
+    most_tokens: int = MOST_TOKENS,
 ) -> Divergence:
     """Compare the choices of two artifacts on ``sentences``.
 
