@@ -175,13 +175,15 @@ def measure(
 
 
 def bounds_of(scheme: Scheme, bounds: tuple[Bound, ...]) -> tuple[Bound, ...]:
-    """Return the bounds that ``scheme`` has to meet.
+    """Return the bounds that ``scheme`` has to meet: its own values where the user set none.
 
     The float artifact is its own reference: its run time beside itself is noise, and one in forty
     such intervals would lie above 1.
     """
     if not scheme.is_float:
-        return bounds
+        return tuple(
+            b if b.asked else replace(b, value=scheme.bounds.get(b.figure, b.value)) for b in bounds
+        )
     return tuple(b for b in bounds if not b.figure.endswith("_ratio_low"))
 
 

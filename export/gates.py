@@ -29,12 +29,13 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """``figure`` must be at most, or at least, ``value``."""
+    """``figure`` must be at most, or at least, ``value``; ``asked`` when the user said so."""
 
     figure: str
     relation: Literal["at most", "at least"]
     value: float
     why: str = ""
+    asked: bool = False
 
     def holds(self, measured: float) -> bool:
         """Whether ``measured`` meets the bound; NaN never does."""
@@ -175,7 +176,7 @@ def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Boun
             (i for i, b in enumerate(bounds) if b.figure == figure),
             key=lambda i: abs(bounds[i].value - value),
         )
-        chosen[at] = replace(bounds[at], value=value)
+        chosen[at] = replace(bounds[at], value=value, asked=True)
     return tuple(chosen)
 
 

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from edgevoice.engines.probe import ending, last_line
 from edgevoice.errors import EdgevoiceError, EngineError
 
 _DELIBERATE = 3  # the child's exit status when the function raised an EdgevoiceError
@@ -69,31 +69,18 @@ def run(
             child.kill()
             raise
         complaints.seek(0)
-        complaint = complaints.read().decode("utf-8", "replace")
+        last = last_line(complaints.read())
     if child.returncode == 0:
         return said["result"]
-    last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "")[-400:]
     if child.returncode == _DELIBERATE:
         raise EngineError(last)
-    raise EngineError(f"{what} {_ending(child.returncode)}{': ' + last if last else ''}")
+    raise EngineError(f"{what} {ending(child.returncode)}{': ' + last if last else ''}")
 
 
 def advance(count: int) -> None:
     """Tell the parent that ``count`` more is done; does nothing outside a child."""
     for report in _REPORT:
         print(json.dumps({"advance": count}), file=report, flush=True)
-
-
-def _ending(returncode: int) -> str:
-    if returncode > 0:
-        return f"failed (exit status {returncode})"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    if name == "SIGKILL":
-        return "was ended by SIGKILL, probably for want of memory"
-    return f"crashed with {name}"
 
 
 def _main(name: str) -> int:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edgevoice.errors import ConfigError
-from edgevoice.export import gates, paired
+from edgevoice.export import candidates, gates, paired
 from edgevoice.manifest import STAGES
 from edgevoice.quant.scheme import SCHEMES
 
@@ -48,3 +48,16 @@ def test_a_schemes_own_bounds_are_bounds_of_its_stage() -> None:
             chosen = {b.figure: b.value for b in gates.bounds_for("language-model", scheme.bounds)}
             assert scheme.bounds.items() <= chosen.items()
     assert any(scheme.bounds for scheme in SCHEMES.values())
+
+
+def test_the_users_bound_comes_over_the_schemes_over_the_stages() -> None:
+    scheme = SCHEMES["q4_k_m"]
+    own = scheme.bounds["kl_divergence"]
+
+    def allowed(**asked: float) -> float:
+        bounds = candidates.bounds_of(scheme, gates.all_bounds("language-model", asked))
+        return next(b.value for b in bounds if b.figure == "kl_divergence")
+
+    (stages,) = (b.value for b in gates.BOUNDS["language-model"] if b.figure == "kl_divergence")
+    assert allowed() == own != stages
+    assert allowed(kl_divergence=stages) == stages
