@@ -85,7 +85,8 @@ BOUNDS: Mapping[str, tuple[Bound, ...]] = {
         Bound("kl_divergence", "at most", 0.15, "mean nats per token between next-token choices"),
         Bound("same_top_token", "at least", 0.80, "share of tokens where the first choice is kept"),
         Bound("perplexity_ratio", "at most", 1.10),
-        Bound("decode_ratio_low", "at most", 1.0, "run time per token"),
+        Bound("prefill_ratio_low", "at most", 1.0, "run time per token of the prompt"),
+        Bound("decode_ratio_low", "at most", 1.0, "run time per token of the answer"),
         _SIZE,
     ),
     "speech": (

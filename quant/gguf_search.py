@@ -24,8 +24,8 @@ from edgevoice.quant.gguf_scores import GgufScorer
 from edgevoice.quant.importance import Importance
 
 TYPES = ("Q4_0", "IQ4_NL", "IQ4_XS", "Q4_K", "Q5_0", "Q5_K", "Q6_K", "Q8_0")
-"""What the search may choose from. Q4_1 and Q5_1 are left out: they are slower than their
-symmetric neighbours, and a model that was Q4_1 before it came here loses nothing in them."""
+"""What the search may choose from. Q4_1 and Q5_1 are left out: a model that was Q4_1 before it
+came here loses next to nothing in them, and its search would say nothing of other models."""
 
 PROBE = "Q4_0"
 """The type in which groups are rounded to see what the model minds."""

@@ -24,7 +24,8 @@ Importance = Mapping[str, Float32]
 """By tensor name: float32, one value a column."""
 
 CALIBRATION_TOKENS = 3072
-"""Enough: on SmolLM2-135M, twice as many moved the divergence by less than its own error."""
+"""The most that is read; the project's own text has 2,642 of SmolLM2's. They took the divergence
+of its Q4_K_M from 0.062 to 0.040 nats per token, at the same bytes."""
 
 
 def gather(

@@ -228,7 +228,7 @@ def _inspect_checkpoint(source: Path) -> SourceFacts:
         raise ArtifactError(f"{source} has no config.json that names an architecture")
     parameters = hf_to_gguf.check(source)
     size = sum(f.stat().st_size for f in source.glob("*.safetensors"))
-    # The converter reads tensor by tensor; torch and transformers take half a GB of their own.
+    # The converter reads tensor by tensor; most is torch and transformers, a generous guess.
     return SourceFacts(
         title=architecture,
         parameters=parameters,
