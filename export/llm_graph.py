@@ -169,7 +169,9 @@ def _attention(wires: Wires, number: int) -> _Attention:
         raise Unrecognised(f"layer {number} rotates queries and keys differently")
     value = values.input[1]
     return _Attention(
-        *(_turned(wires, name) for name in (query, key, value)),
+        query=_turned(wires, query),
+        key=_turned(wires, key),
+        value=_turned(wires, value),
         result=joined[0].output[0],
         scale=scale,
         rotation=rotation,

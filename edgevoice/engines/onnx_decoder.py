@@ -105,4 +105,5 @@ class Decoder:
             raise EngineError(
                 f"the language model failed after {place} tokens: {str(error)[:200]}"
             ) from error
-        return logits[0]
+        first: Float32 = logits[0]
+        return first

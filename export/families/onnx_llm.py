@@ -22,7 +22,7 @@ import onnx
 
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, ExportError, unknown
-from edgevoice.export import llm_tidy, optimum_export, safetensors_header
+from edgevoice.export import llm_tidy, safetensors_header
 from edgevoice.export.environments import clean_environment, environment
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.export.llm_graph import Heads, Unrecognised, fuse_attention
@@ -38,6 +38,8 @@ REQUIREMENTS = (
     ("torch==2.13.0",),
     ("optimum-onnx==0.1.0", "transformers<4.58", "onnx==1.23.2", "onnxruntime==1.31.1"),
 )
+# Imports torch, so it is run and never imported.
+_PROGRAM = Path(__file__).parents[1] / "optimum_export.py"
 MOST_POSITIONS = 8192
 # The largest difference to torch's logits, over the logits' own spread: float32 sums in another
 # order. SmolLM2-135M: 3e-5; a rotation or a mask that is wrong: above 0.1.
@@ -183,8 +185,7 @@ _BLOCKS: Mapping[str, tuple[int, bool]] = {
 
 def _trace(source: Path, out: Path, job: Job) -> None:
     """Run optimum in an interpreter that has it."""
-    script = Path(optimum_export.__file__)
-    command = [str(_interpreter(job)), str(script), str(source.resolve()), str(out.resolve())]
+    command = [str(_interpreter(job)), str(_PROGRAM), str(source.resolve()), str(out.resolve())]
     if job.allow_pickle:
         command.append("--allow-pickle")
     threads = str(job.threads)
