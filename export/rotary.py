@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
@@ -86,14 +87,16 @@ def tables(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
     part.graph.input.extend(model.graph.input)
-    small = [t for t in model.graph.initializer if np.prod(t.dims) < 1 << 16]
-    part.graph.initializer.extend(small)
+    for tensor in model.graph.initializer:
+        # Only the shape of what is embedded can matter, and every token below is the first.
+        large = len(tensor.dims) == 2 and np.prod(tensor.dims) > 1 << 16
+        first = np.zeros((1, tensor.dims[-1]), np.float32) if large else None
+        part.graph.initializer.append(
+            tensor if first is None else numpy_helper.from_array(first, tensor.name)
+        )
     prune(part.graph)
-    strange = {i.name for i in part.graph.input} - {"position_ids"}
-    if strange:
-        raise Unrecognised(f"the rotation depends on {', '.join(sorted(strange))}")
+    feed = _feed(part.graph, positions)
     session = ort.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
-    feed = {"position_ids": np.arange(positions, dtype=np.int64)[None]}
     values = dict(zip(names, session.run(names, feed), strict=True))
     made: dict[Rotation, tuple[onnx.TensorProto, onnx.TensorProto]] = {}
     for number, rotation in enumerate(wanted):
@@ -107,3 +110,27 @@ def tables(
             pair.append(numpy_helper.from_array(half_table, f"rotation_{number}_{kind}"))
         made[rotation] = (pair[0], pair[1])
     return made
+
+
+def _feed(graph: onnx.GraphProto, positions: int) -> dict[str, NDArray[Any]]:
+    """Return ``positions`` tokens read into an empty cache, for the inputs that ``graph`` has.
+
+    Some architectures are traced with the positions as an input, others count on from the cache.
+    """
+    from edgevoice.export.llm_graph import Unrecognised
+
+    tokens: dict[str, NDArray[Any]] = {
+        "input_ids": np.zeros((1, positions), np.int64),
+        "attention_mask": np.ones((1, positions), np.int64),
+        "position_ids": np.arange(positions, dtype=np.int64)[None],
+    }
+    feed: dict[str, NDArray[Any]] = {}
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name.startswith("past_key_values."):
+            feed[value.name] = np.zeros((1, dims[1].dim_value, 0, dims[3].dim_value), np.float32)
+        elif value.name in tokens:
+            feed[value.name] = tokens[value.name]
+        else:
+            raise Unrecognised(f"the rotation depends on {value.name}")
+    return feed
