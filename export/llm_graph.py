@@ -4,7 +4,8 @@ optimum-onnx writes attention as some hundred nodes a layer, a cache that is cop
 one at every token, and logits for every token that is read. This module finds, layer by layer, the
 rotation, the repeated keys, mask, softmax and products, and puts onnxruntime's
 ``GroupQueryAttention`` in their place, whose cache is one buffer that is written where it ends.
-What it does not recognise it does not touch: :class:`Unrecognised` says what, and the exporter
+What it does not recognise it does not touch:
+:class:`~edgevoice.export.graph_wires.Unrecognised` says what, and the exporter
 refuses the model. That the result computes the same is checked by numbers, in
 :mod:`edgevoice.export.families.onnx_llm`.
 
@@ -20,8 +21,7 @@ Inputs and outputs of the graph afterwards::
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +29,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgevoice.export.graph_wires import Unrecognised, Wires, attributes, prune
 from edgevoice.export.rotary import Rotation, rotation_of, tables
 
 CONTRIB = "com.microsoft"
 TRANSPOSED = [0, 2, 1, 3]
 _INT64_MAX = 2**63 - 1
-
-
-class Unrecognised(Exception):
-    """The graph has a part that is written in a way that this module does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +54,6 @@ class Heads:
     softcap: float = 0.0
 
 
-class Wires:
-    """Who makes and who reads every value of a graph."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.maker = {out: node for node in graph.node for out in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            for name in dict.fromkeys(node.input):
-                self.readers[name].append(node)
-
-    def made_by(self, value: str, *kinds: str) -> onnx.NodeProto:
-        """Return the node that makes ``value``, one of ``kinds``.
-
-        Raises:
-            Unrecognised: It is another one.
-        """
-        node = self.maker.get(value)
-        if node is None or node.op_type not in kinds:
-            found = "no node" if node is None else node.op_type
-            raise Unrecognised(f"{value} is made by {found}, {' or '.join(kinds)} was expected")
-        return node
-
-    def comes_from(self, value: str, origin: str, through: Sequence[str]) -> bool:
-        """Whether ``value`` is ``origin``, at most reshaped by nodes of the kinds ``through``."""
-        while value != origin:
-            node = self.maker.get(value)
-            if node is None or node.op_type not in through:
-                return False
-            value = node.input[0]
-        return True
-
-
 def fuse_attention(model: onnx.ModelProto, heads: Heads, context_tokens: int) -> None:
     """Rewrite ``model`` in place, as the module's docstring says.
 
@@ -104,18 +69,22 @@ def fuse_attention(model: onnx.ModelProto, heads: Heads, context_tokens: int) ->
     wires = Wires(graph)
     layers = sum(1 for o in graph.output if o.name.endswith(".key"))
     found = [_attention(wires, number) for number in range(layers)]
-    caches = tables(model, {f.rotation for f in found}, context_tokens)
+    rotations = dict.fromkeys(f.rotation for f in found if f.rotation)
+    caches = tables(model, rotations, context_tokens)
     length = _lengths(graph)
     instead: dict[str, list[onnx.NodeProto]] = {}
     for number, part in enumerate(found):
-        instead[part.result] = _fused(number, part, heads, caches[part.rotation], length)
+        cache = caches[part.rotation] if part.rotation else ()
+        instead[part.result] = _fused(number, part, heads, cache, length)
         for value in (f"present.{number}.key", f"present.{number}.value"):
             instead[value] = []
-    for rotation in dict.fromkeys(f.rotation for f in found):
+    for rotation in rotations:
         graph.initializer.extend(caches[rotation])
+    behind = {node.input[0]: node for node in wires.added}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         nodes += instead.get(node.output[0], [node])
+        nodes += [behind[out] for out in node.output if out in behind]
     del graph.node[:]
     graph.node.extend([*length, *nodes])
     _declare(graph)
@@ -132,7 +101,7 @@ class _Attention:
     value: str
     result: str
     scale: float
-    rotation: Rotation
+    rotation: Rotation | None
 
 
 def _attention(wires: Wires, number: int) -> _Attention:
@@ -163,8 +132,12 @@ def _attention(wires: Wires, number: int) -> _Attention:
     joined = wires.readers[turned[0].output[0]]
     if len(joined) != 1 or joined[0].op_type != "Reshape":
         raise Unrecognised(f"layer {number} does not join its heads")
-    query, rotation = rotation_of(wires, scores.input[0])
-    key, other = rotation_of(wires, keys.input[1])
+    query, key = scores.input[0], keys.input[1]
+    rotation = other = None
+    # Some architectures rotate in some of their layers only (smollm3).
+    if all(wires.made_by(v, "Add", "Transpose").op_type == "Add" for v in (query, key)):
+        query, rotation = rotation_of(wires, query)
+        key, other = rotation_of(wires, key)
     if rotation != other:
         raise Unrecognised(f"layer {number} rotates queries and keys differently")
     value = values.input[1]
@@ -182,9 +155,14 @@ def _turned(wires: Wires, value: str) -> str:
     """Return what was turned into [1, heads, new, width], with its heads still side by side if
     nothing but a Reshape parted them.
     """
-    node = wires.made_by(value, "Transpose")
-    if attributes(node)["perm"] != TRANSPOSED:
-        raise Unrecognised(f"{value} is turned by {attributes(node)['perm']}")
+    node = wires.maker.get(value)
+    if node is None or node.op_type != "Transpose" or attributes(node)["perm"] != TRANSPOSED:
+        # A norm of each head behind the turn (gemma3): it is turned back.
+        back = helper.make_node(
+            "Transpose", [value], [f"{value}_back"], f"{value}_back", perm=TRANSPOSED
+        )
+        wires.added.append(back)
+        return str(back.output[0])
     parted = wires.maker.get(node.input[0])
     projection = wires.maker.get(parted.input[0]) if parted is not None else None
     if parted is None or projection is None or parted.op_type != "Reshape":
@@ -237,7 +215,7 @@ def _fused(
         domain=CONTRIB,
         num_heads=heads.queries,
         kv_num_heads=heads.keys,
-        do_rotary=1,
+        do_rotary=int(bool(caches)),
         scale=part.scale,
         **options,
     )
@@ -281,25 +259,3 @@ def _last_logits(graph: onnx.GraphProto) -> None:
     node.input[0] = "logits_hidden"
     place = next(i for i, n in enumerate(graph.node) if n.output[0] == node.output[0])
     graph.node.insert(place, wanted)
-
-
-def prune(graph: onnx.GraphProto) -> None:
-    """Remove nodes, initializers and inputs that no output needs."""
-    needed = {o.name for o in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if any(o in needed for o in node.output):
-            kept.append(node)
-            needed.update(node.input)
-    for field, values in (
-        (graph.node, kept[::-1]),
-        (graph.initializer, [t for t in graph.initializer if t.name in needed]),
-        (graph.input, [i for i in graph.input if i.name in needed]),
-    ):
-        del field[:]
-        field.extend(values)
-
-
-def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
-    """Return the attributes of ``node`` as plain values."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}

@@ -64,8 +64,10 @@ def read_facts(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Return what the engine and the graph's rewriting have to know."""
     config = model.config.get_text_config()
     layers = int(config.num_hidden_layers)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
     window = int(getattr(config, "sliding_window", None) or 0)
+    # Without a list, a window is every layer's (mistral).
+    usual = "sliding_attention" if window else "full_attention"
+    kinds = getattr(config, "layer_types", None) or [usual] * layers
     ends = model.generation_config.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-if TYPE_CHECKING:
-    from edgevoice.export.llm_graph import Wires
+from edgevoice.export.graph_wires import Unrecognised, Wires, prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,6 @@ def rotation_of(wires: Wires, value: str) -> tuple[str, Rotation]:
     Raises:
         Unrecognised: ``value`` is made in another way.
     """
-    from edgevoice.export.llm_graph import Unrecognised
-
     total = wires.made_by(value, "Add")
     left, right = (wires.made_by(name, "Mul") for name in total.input)
     for plain, turned in ((left, right), (right, left)):
@@ -76,8 +73,6 @@ def tables(
     Raises:
         Unrecognised: The angles depend on more than the position, or the halves differ.
     """
-    from edgevoice.export.llm_graph import Unrecognised, prune
-
     wanted = sorted(set(rotations), key=lambda r: (r.cosines, r.sines))
     names = list(dict.fromkeys(n for r in wanted for n in (r.cosines, r.sines)))
     part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -117,8 +112,6 @@ def _feed(graph: onnx.GraphProto, positions: int) -> dict[str, NDArray[Any]]:
 
     Some architectures are traced with the positions as an input, others count on from the cache.
     """
-    from edgevoice.export.llm_graph import Unrecognised
-
     tokens: dict[str, NDArray[Any]] = {
         "input_ids": np.zeros((1, positions), np.int64),
         "attention_mask": np.ones((1, positions), np.int64),

@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.export import llm_tidy
-from edgevoice.export.llm_graph import Heads, Unrecognised, fuse_attention
+from edgevoice.export.graph_wires import Unrecognised
+from edgevoice.export.llm_graph import Heads, fuse_attention
 from edgevoice.quant import int4
 
 Floats = NDArray[np.float32]

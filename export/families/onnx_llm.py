@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
 from edgevoice.export import llm_tidy, llm_trace, safetensors_header
 from edgevoice.export.family import Family, Job, SourceFacts, Written
-from edgevoice.export.llm_graph import Heads, Unrecognised, fuse_attention
+from edgevoice.export.graph_wires import Unrecognised
+from edgevoice.export.llm_graph import Heads, fuse_attention
 from edgevoice.quant import activations, float16, int4, int8, tensors
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.quant.scheme import Scheme
