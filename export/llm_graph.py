@@ -245,10 +245,12 @@ def _last_logits(graph: onnx.GraphProto) -> None:
     of a small model.
     """
     wires = Wires(graph)
-    value = "logits"
-    node = wires.made_by(value, "MatMul", "Mul", "Div", "Tanh", "Cast")
-    while node.op_type != "MatMul":
-        node = wires.made_by(node.input[0], "MatMul", "Mul", "Div", "Tanh", "Cast")
+    kinds = ("MatMul", "FusedMatMul", "Mul", "Div", "Tanh", "Cast")
+    node = wires.made_by("logits", *kinds)
+    while not node.op_type.endswith("MatMul"):
+        node = wires.made_by(node.input[0], *kinds)
+    if node.op_type == "FusedMatMul":
+        _unscaled(graph, node)
     ends = {"logits_end": _INT64_MAX, "logits_axis": 1}
     graph.initializer.extend(
         numpy_helper.from_array(np.array([v], np.int64), k) for k, v in ends.items()
@@ -259,3 +261,23 @@ def _last_logits(graph: onnx.GraphProto) -> None:
     node.input[0] = "logits_hidden"
     place = next(i for i, n in enumerate(graph.node) if n.output[0] == node.output[0])
     graph.node.insert(place, wanted)
+
+
+def _unscaled(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Take the factor out of the vocabulary's product (gemma2's soft cap), which quantisation
+    would not recognise with it.
+    """
+    options = attributes(node)
+    if any(options.get(name) for name in options if name.startswith("trans")):
+        raise Unrecognised("the vocabulary's product is transposed")
+    factor = np.array(options.get("alpha", 1.0), np.float32)
+    graph.initializer.append(numpy_helper.from_array(factor, "logits_factor"))
+    result = node.output[0]
+    node.op_type, node.domain = "MatMul", ""
+    del node.attribute[:]
+    node.output[0] = f"{result}_unscaled"
+    place = next(i for i, n in enumerate(graph.node) if n.output[0] == node.output[0])
+    graph.node.insert(
+        place + 1,
+        helper.make_node("Mul", [node.output[0], "logits_factor"], [result], "logits_scaled"),
+    )
