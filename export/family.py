@@ -145,6 +145,7 @@ MODULES: Mapping[str, str] = {
     "wake-word": "wake_word",
     "whisper": "whisper",
     "gguf": "gguf",
+    "onnx-llm": "onnx_llm",
 }
 
 

@@ -1,6 +1,6 @@
 """Weights in blocks of few bits, activations in float: onnxruntime's ``MatMulNBits``.
 
-Owns the rewriting of one model in memory; the rounding is onnxruntime's own. Which model, and
+Owns the rewriting of one model in memory; :mod:`edgevoice.quant.blocks` rounds. Which model, and
 whether the result is good enough to publish, is the exporter's business.
 
 A product with a constant right side of shape [in, out] becomes ``MatMulNBits``: every ``block``
@@ -20,74 +20,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.capi import _pybind_state
 
-from edgevoice.errors import ConfigError
+from edgevoice.quant.blocks import fit_blocks, round_blocks
 from edgevoice.quant.float16 import LARGEST, SMALLEST_NORMAL
 from edgevoice.quant.matrix_uses import Plan, Uses
 from edgevoice.quant.recipe import TensorChoice
 from edgevoice.quant.tensors import graphs
 
 CONTRIB = "com.microsoft"
-BITS = (4, 8)
 # How MatMulNBits computes: 0 as its inputs are, 4 with activations in blocks of 8 bits, which is
 # what its fast kernels for x86-64 (VNNI) and Arm (dot product) do.
 FLOAT_ACTIVATIONS = 0
 INT8_ACTIVATIONS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """One matrix [in, out], rounded.
-
-    Attributes:
-        values: uint8 [out, blocks, block * bits / 8], low bits first.
-        scales: float32 [out, blocks].
-        zero_points: uint8 [out, ceil(blocks * bits / 8)]; None when symmetric (the middle).
-    """
-
-    values: NDArray[np.uint8]
-    scales: NDArray[np.float32]
-    zero_points: NDArray[np.uint8] | None
-
-
-def round_blocks(
-    weight: NDArray[np.float32], bits: int, block_size: int, symmetric: bool
-) -> Blocks:
-    """Round ``weight`` [in, out] in blocks of ``block_size`` along its columns.
-
-    The last block is filled up with zeros.
-
-    Raises:
-        ConfigError: There is no kernel for ``bits`` or ``block_size``.
-    """
-    if bits not in BITS or block_size not in (16, 32, 64, 128, 256):
-        raise ConfigError(
-            f"{bits} bits in blocks of {block_size}: bits must be one of {BITS}, the block 16, 32, "
-            "64, 128 or 256"
-        )
-    rows, columns = weight.shape
-    blocks = -(-rows // block_size)
-    padded = np.pad(
-        weight.astype(np.float32, copy=False), ((0, blocks * block_size - rows), (0, 0))
-    )
-    values = np.zeros((columns, blocks, block_size * bits // 8), np.uint8)
-    scales = np.zeros((columns, blocks), np.float32)
-    zero_points = np.zeros((columns, -(-blocks * bits // 8)), np.uint8)
-    # What onnxruntime.quantization.matmul_nbits_quantizer calls; that module itself wants onnx_ir
-    # and sympy, for nothing that is needed here.
-    rounding = {4: _pybind_state.quantize_matmul_4bits, 8: _pybind_state.quantize_matmul_8bits}
-    rounding[bits](
-        values,
-        np.ascontiguousarray(padded),
-        scales,
-        zero_points,
-        block_size,
-        columns,
-        rows,
-        symmetric,
-    )
-    return Blocks(values, scales, None if symmetric else zero_points)
 
 
 def quantise(
@@ -100,6 +44,7 @@ def quantise(
     operators: Sequence[str] = ("MatMul",),
     accuracy_level: int = INT8_ACTIVATIONS,
     least_elements: int = 4096,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[TensorChoice]:
     """Rewrite ``model`` in place and return what became of the matrices that are in blocks now.
 
@@ -118,11 +63,13 @@ def quantise(
         operators: ``MatMul``, ``Gather``, or both.
         accuracy_level: :data:`FLOAT_ACTIVATIONS` or :data:`INT8_ACTIVATIONS`.
         least_elements: Smaller matrices are not worth a block.
+        importance: Per matrix, the mean square of what each of its inputs carries, [in]
+            (:mod:`edgevoice.quant.activations`); its blocks are fitted with these weights.
 
     Raises:
         ConfigError: There is no kernel for ``bits`` or ``block_size``.
     """
-    how = _How(bits, block_size, symmetric, accuracy_level)
+    how = _How(bits, block_size, symmetric, accuracy_level, importance or {})
     made: list[TensorChoice] = []
     for graph in graphs(model.graph):
         uses = Uses(graph)
@@ -152,6 +99,7 @@ class _How:
     block_size: int
     symmetric: bool
     accuracy_level: int
+    importance: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(slots=True)
@@ -179,7 +127,11 @@ def _rewrite(
     name = tensor.name
     weight = numpy_helper.to_array(tensor)
     turned = np.ascontiguousarray(weight.T) if plan.out_first else weight
-    blocks = round_blocks(turned, how.bits, how.block_size, how.symmetric)
+    if name in how.importance:
+        weighing = how.importance[name]
+        blocks = fit_blocks(turned, how.bits, how.block_size, how.symmetric, weighing)
+    else:
+        blocks = round_blocks(turned, how.bits, how.block_size, how.symmetric)
     rows, columns = turned.shape
     tensor.CopyFrom(numpy_helper.from_array(blocks.values, name))
     operands = [name, f"{name}_scales"]

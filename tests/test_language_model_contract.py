@@ -1,4 +1,4 @@
-"""What every language model must do: the GGUF engine, the client of a server, and the fake."""
+"""What every language model must do: both local engines, the client of a server, and the fake."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny_llm
 from chat_server import ChatServer
 from fakes import ScriptedLanguageModelModel
 
 from edgevoice.config import LanguageModelSettings
-from edgevoice.engines import gguf
+from edgevoice.engines import gguf, onnx_llm
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import EngineError
 from edgevoice.stages import LanguageModel, LanguageModelModel, Message
@@ -25,14 +26,23 @@ SCRIPT = {
 SETTINGS = LanguageModelSettings(context_tokens=512, threads=1, max_answer_tokens=24)
 
 
-@pytest.fixture(scope="module", params=["gguf", "server", "fake"])
+@pytest.fixture(scope="module", params=["gguf", "onnx", "server", "fake"])
 def model(
-    request: pytest.FixtureRequest, artifact: Callable[[str], Path]
+    request: pytest.FixtureRequest,
+    artifact: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LanguageModelModel]:
     if request.param == "gguf":
         real = gguf.load(artifact(SETTINGS.model), SETTINGS)
         yield real
         real.close()
+    elif request.param == "onnx":
+        words = tiny_llm.tokenizer()
+        graph = tiny_llm.fused(tiny_llm.answering_weights(words))
+        folder = tiny_llm.publish(graph, words, tmp_path_factory.mktemp("onnx") / "tiny")
+        built = onnx_llm.load(folder, SETTINGS)
+        yield built
+        built.close()
     elif request.param == "server":
         with ChatServer(SCRIPT) as server:
             settings = LanguageModelSettings(endpoint=server.endpoint, context_tokens=512)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export.onnx_graph import Graph
-from edgevoice.quant import float16, int4, int8, tensors
+from edgevoice.quant import activations, blocks, float16, int4, int8, tensors
 
 Floats = NDArray[np.float32]
 VOCABULARY, WIDTH, HIDDEN = 96, 64, 128
@@ -237,3 +237,43 @@ def test_a_mask_of_minus_infinity_is_no_damage() -> None:
     mask = np.triu(np.full((8, 8), -np.inf, np.float32), 1)
     model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
     tensors.require_finite(model)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("rows", [64, 72])
+def test_fitted_blocks_lose_less_where_it_matters(symmetric: bool, rows: int) -> None:
+    rng = np.random.default_rng(5)
+    weight = rng.standard_t(4, (rows, 48)).astype(np.float32)
+    importance = np.exp(rng.standard_normal(rows) * 2).astype(np.float32)
+
+    def loss(made: blocks.Blocks) -> float:
+        values = np.stack([made.values & 15, made.values >> 4], -1).reshape(48, -1, 32)
+        zeros = np.full(made.scales.shape, 8, np.uint8)
+        if made.zero_points is not None:
+            packed = made.zero_points
+            zeros = np.stack([packed & 15, packed >> 4], -1).reshape(48, -1)
+            zeros = zeros[:, : made.scales.shape[1]]
+        back = (values.astype(np.float32) - zeros[..., None]) * made.scales[..., None]
+        flat = back.reshape(48, -1)[:, :rows].T
+        return float(((flat - weight) ** 2 * importance[:, None]).sum())
+
+    plain = loss(blocks.round_blocks(weight, 4, 32, symmetric))
+    assert loss(blocks.fit_blocks(weight, 4, 32, symmetric, importance)) < 0.8 * plain
+
+
+def test_a_fitted_matrix_of_zeros_stays_zeros() -> None:
+    made = blocks.fit_blocks(np.zeros((32, 8), np.float32), 4, 32, False, np.ones(32, np.float32))
+    assert not made.scales.any()
+
+
+def test_activations_are_measured_per_input(tmp_path: Path) -> None:
+    graph = Graph("two")
+    x = graph.input("x", np.float32, [1, "n", 4])
+    eye = graph.weight("eye", np.diag([1.0, 2.0, 3.0, 4.0]).astype(np.float32))
+    y = graph.op("MatMul", x, eye)
+    last = graph.op("MatMul", y, graph.weight("last", np.ones((4, 2), np.float32)))
+    graph.output(last, "out", np.float32, [1, "n", 2])
+    ones = np.ones((1, 3, 4), np.float32)
+    found = activations.mean_squares(graph.model({}), [{"x": ones}, {"x": 0 * ones}], tmp_path, 1)
+    np.testing.assert_allclose(found["eye"], [0.5] * 4)
+    np.testing.assert_allclose(found["last"], [0.5, 2.0, 4.5, 8.0])

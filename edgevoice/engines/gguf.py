@@ -19,6 +19,7 @@ from edgevoice import host, manifest
 from edgevoice.config import LanguageModelSettings
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.llama_library import last_error, llama_cpp
+from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.stages import Cancelled, Ending, Message, never
 
@@ -201,7 +202,7 @@ class GgufConversation:
         return prompt
 
     def _read(self, prompt: list[int], cancelled: Cancelled) -> int:
-        kept = _common_prefix(self._tokens, prompt)
+        kept = common_prefix(self._tokens, prompt)
         complete = kept == len(prompt) == len(self._tokens) and self._logits_are_last
         if kept == len(prompt) and not complete:
             kept -= 1  # the last token is read again for its logits
@@ -241,11 +242,6 @@ class GgufConversation:
             )
         self._tokens += tokens
         self._logits_are_last = True
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _new_context(weights: GgufWeights, settings: LanguageModelSettings, tokens: int) -> Any:

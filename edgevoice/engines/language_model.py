@@ -1,15 +1,19 @@
-"""Chooses the engine that answers: a GGUF on this device, or a server the user configured."""
+"""Chooses the engine that answers: a GGUF or an ONNX graph on this device, or a server that the
+user configured.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from edgevoice import manifest
 from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import probe
 from edgevoice.errors import ConfigError
 from edgevoice.stages import LanguageModelModel
 
 GGUF_LOADER = "edgevoice.engines.gguf:probe_load"
+ONNX_LOADER = "edgevoice.engines.onnx_llm:probe_load"
 
 
 def load_language_model(
@@ -18,11 +22,11 @@ def load_language_model(
     """Load what ``settings`` name.
 
     Args:
-        artifact: The GGUF artifact's folder (or a ``.gguf`` file); not needed with an endpoint.
+        artifact: The artifact's folder (or a ``.gguf`` file); not needed with an endpoint.
         settings: ``endpoint`` set means a server, and then no local weights are touched.
 
     Raises:
-        ArtifactError: The GGUF cannot be loaded.
+        ArtifactError: The artifact cannot be loaded.
         ConfigError: The endpoint cannot be used as written, or there is neither.
     """
     if settings.endpoint:
@@ -31,6 +35,11 @@ def load_language_model(
         return OpenAiModel(settings)
     if artifact is None:
         raise ConfigError("no language model: name one in language_model.model, or an endpoint")
+    if artifact.is_dir() and manifest.read(artifact).family == "onnx-llm":
+        from edgevoice.engines import onnx_llm
+
+        probe.ensure_loadable(artifact, ONNX_LOADER)
+        return onnx_llm.load(artifact, settings)
     probe.ensure_loadable(artifact, GGUF_LOADER)
     from edgevoice.engines import gguf
 

@@ -28,7 +28,7 @@ from edgevoice import manifest
 from edgevoice.errors import ArtifactError, EdgevoiceError
 
 TIMEOUT_S = 120.0
-_ENGINE_PACKAGES = ("sherpa-onnx", "onnxruntime", "llama-cpp-python")
+_ENGINE_PACKAGES = ("sherpa-onnx", "onnxruntime", "llama-cpp-python", "tokenizers")
 _DELIBERATE = 3  # the child's exit status when the loader raised an EdgevoiceError
 
 
