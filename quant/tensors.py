@@ -150,8 +150,8 @@ def _type_name(data_type: int) -> str:
 
 def _bytes(tensor: onnx.TensorProto) -> int:
     if tensor.HasField("raw_data"):
-        return int(len(tensor.raw_data))
+        return len(tensor.raw_data)
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-        return -(-prod(tensor.dims) // 2)
+        return int(-(-prod(tensor.dims) // 2))
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     return int(prod(tensor.dims) * dtype.itemsize)
