@@ -128,7 +128,10 @@ class Family:
 
 
 # In the order in which a source without --family is offered to them.
-MODULES: Mapping[str, str] = {}
+MODULES: Mapping[str, str] = {
+    "piper": "piper",
+    "kokoro": "kokoro",
+}
 
 
 def load(name: str) -> Family:
