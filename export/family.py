@@ -131,6 +131,8 @@ class Family:
 MODULES: Mapping[str, str] = {
     "piper": "piper",
     "kokoro": "kokoro",
+    "matcha": "matcha",
+    "kitten": "kitten",
 }
 
 
