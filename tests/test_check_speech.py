@@ -1,6 +1,7 @@
 """The voice's gate on the real voice: what is sound passes, every planted fault is caught."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgevoice.errors import ArtifactError
 from edgevoice.export import gates
 from edgevoice.export.checks import sound, speech
 from edgevoice.export.checks.words import errors, words
-from edgevoice.export.families import piper_cut, piper_voice
+from edgevoice.export.families import piper_voice
 from edgevoice.frames import Float32
 from edgevoice.quant.products import round_weights
 from edgevoice.stages import Recogniser
@@ -25,7 +26,6 @@ from edgevoice.store import Store
 
 VOICE = "piper-en_US-joe-medium-int8"
 SENTENCES = (
-    "The blue whale is the largest animal that has ever lived.",
     "Your next meeting starts in twenty minutes.",
     "Plants need light, water and air to grow.",
 )
@@ -45,25 +45,30 @@ def judged(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Callable[[Arrays], None], Path | None], tuple[Path, Mapping[str, bool]]]]:
     """Changes a copy of the voice and holds it against the voice: which bounds it meets."""
-    whole = artifact(VOICE)
+    whole = tmp_path_factory.mktemp("whole") / VOICE
+    shutil.copytree(artifact(VOICE), whole, ignore=shutil.ignore_patterns(piper_voice.HALVES))
+    described = manifest.read(whole)
+    # In one piece: cutting it again for every fault takes longer than all the rest.
+    manifest.write(dataclasses.replace(described, engine={}), whole)
+    graph = piper_voice.read(whole)[0].name
+    model = onnx.load(str(whole / graph))
+    spoken = functools.cache(
+        lambda folder: [speech.say(speech.voice(folder, "onnx", 1), s) for s in SENTENCES]
+    )
 
     def judge(
         change: Callable[[Arrays], None], reference: Path | None = None
     ) -> tuple[Path, Mapping[str, bool]]:
         folder = tmp_path_factory.mktemp("voice") / VOICE
         shutil.copytree(whole, folder)
-        graph = piper_voice.read(folder)[0]
-        model = onnx.load(str(graph))
-        arrays = {t.name: numpy_helper.to_array(t).copy() for t in model.graph.initializer}
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        arrays = {t.name: numpy_helper.to_array(t).copy() for t in changed.graph.initializer}
         change(arrays)
-        for tensor in model.graph.initializer:
+        for tensor in changed.graph.initializer:
             tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
-        onnx.save(model, str(graph))
-        shutil.rmtree(folder / piper_voice.HALVES)
-        halves = onnx.load(str(whole / "halves" / "front.onnx")).graph.output
-        names = [o.name for o in halves]
-        piper_voice.save_halves(model, piper_cut.CutPoint(names[0], tuple(names[1:])), folder)
-        said = speech.Pair.load(reference or whole, folder, "onnx", 1).said(SENTENCES)
+        onnx.save(changed, str(folder / graph))
+        said = speech.Said(SENTENCES, spoken(reference or whole), spoken(folder), 22050)
         figures = speech.quality(said, listener)
         bounds = [b for b in gates.BOUNDS["speech"] if b.figure in figures]
         assert len(bounds) == 6
@@ -82,7 +87,6 @@ def test_a_voice_that_was_not_changed_passes(judged: Any) -> None:
     [
         "enc_p.encoder.ffn_layers.2.conv_1.weight_scale",
         "dec.conv_pre.weight_scale",
-        "dec.ups.1.weight_scale",
         "dec.resblocks.8.convs.1.weight_scale",
     ],
 )
@@ -99,7 +103,6 @@ def test_a_scale_of_zero_is_caught(judged: Any, name: str) -> None:
     [
         ("enc_p.encoder.ffn_layers.0.conv_1.weight", "enc_p.encoder.ffn_layers.5.conv_1.weight"),
         ("dec.resblocks.4.convs.0.weight", "dec.resblocks.4.convs.1.weight"),
-        ("flow.flows.0.pre.weight", "flow.flows.6.pre.weight"),
     ],
 )
 def test_two_tensors_that_changed_places_are_caught(judged: Any, one: str, other: str) -> None:

@@ -89,8 +89,9 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     def copy(graph: Path, target: Path) -> tuple[TensorChoice, ...]:
         from edgevoice.quant import tensors
 
+        model = voice_graphs.load_float(graph)
         shutil.copyfile(graph, target)
-        return tensors.choices(voice_graphs.load_float(target))
+        return tensors.choices(model)
 
     del job
     return _assemble(source, out, copy)[0]
@@ -144,7 +145,7 @@ def _assemble(
     import onnx
 
     graph, settings = piper_voice.read(source)
-    model = voice_graphs.load_float(graph)
+    model = voice_graphs.load(graph)
     halves = piper_voice.measure_halves(model, settings)
     target = out / graph.name
     choices = write(graph, target)

@@ -84,11 +84,11 @@ def calibration_sentences(job: Job) -> Sequence[str]:
     return job.calibration.sentences()[: int(wanted)]
 
 
-def load_float(path: Path) -> Any:
-    """Return the model at ``path``, which has to be whole and in float.
+def load(path: Path) -> Any:
+    """Return the model at ``path``, which has to be whole.
 
     Raises:
-        ArtifactError: It is truncated, no ONNX model, or quantised already.
+        ArtifactError: It is truncated, or no ONNX model.
     """
     import onnx
 
@@ -98,6 +98,16 @@ def load_float(path: Path) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise ArtifactError(f"{path}: not a whole ONNX model: {reason}") from error
+    return model
+
+
+def load_float(path: Path) -> Any:
+    """Return the model at ``path``, which has to be whole and in float.
+
+    Raises:
+        ArtifactError: It is truncated, no ONNX model, or quantised already.
+    """
+    model = load(path)
     integer = sorted(_INTEGER_OPERATORS & {node.op_type for node in model.graph.node})
     if integer:
         raise ArtifactError(
@@ -114,17 +124,3 @@ def annotate(model: Any, wanted: Mapping[str, str]) -> None:
     for key, value in [*kept, *wanted.items()]:
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-
-
-def parameters(model: Any) -> int:
-    """Return the number of float weights of ``model``."""
-    return sum(
-        int(_product(t.dims)) for t in model.graph.initializer if t.data_type in (1, 10, 11, 16)
-    )
-
-
-def _product(dims: Sequence[int]) -> int:
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count

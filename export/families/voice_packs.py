@@ -113,7 +113,7 @@ class PackLayout:
             choices += voice_graphs.write(
                 path, out / path.name, scheme, recipe, job, feeds=lambda: ()
             )
-        known = {p.key: p.value for p in voice_graphs.load_float(graphs[0]).metadata_props}
+        known = {p.key: p.value for p in voice_graphs.load(graphs[0]).metadata_props}
         return Written(_engine_table(known), tuple(choices))
 
 
