@@ -1,7 +1,7 @@
 """Dynamic int8 for a whole ONNX model: a file in, a file out, and what became of every weight.
 
 Two ways of writing the same idea. :func:`write` makes products of everything
-(:mod:`edgevoice.quant.products`) and asks a recipe tensor by tensor; :func:`write_stock` is
+(:mod:`edgevoice.quant.convolutions`) and asks a recipe tensor by tensor; :func:`write_stock` is
 onnxruntime's own ``quantize_dynamic``, kept to be measured against and for the operators that it
 alone knows (LSTM).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnx
 
-from edgevoice.quant import float16, products, tensors
+from edgevoice.quant import convolutions, float16, tensors
 from edgevoice.quant.recipe import KEEP, Recipe, TensorChoice
 
 HALF = "fp16"
@@ -37,7 +37,7 @@ def write(
     """
     model = onnx.load(str(source))
     wanted = treatments(model, recipe)
-    products.quantise(model, lambda name: wanted[name] == INT8)
+    convolutions.quantise(model, lambda name: wanted[name] == INT8)
     kept = [name for name, treatment in wanted.items() if treatment == KEEP]
     if rest == HALF:
         float16.store(model, [_literal(name) for name in kept])
@@ -52,7 +52,7 @@ def write(
 def treatments(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
     """Return what ``recipe`` says of every weight that could be int8."""
     found = {}
-    for name, nodes in products.weights_of(model.graph).items():
+    for name, nodes in convolutions.weights_of(model.graph).items():
         by_node = recipe.treatment(nodes[0].name.lstrip("/"), INT8)
         found[name] = recipe.treatment(name, by_node)
     return found

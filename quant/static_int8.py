@@ -18,8 +18,8 @@ import onnx
 
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.quant import float16, tensors
+from edgevoice.quant.convolutions import weights_of
 from edgevoice.quant.dynamic_int8 import HALF, quiet
-from edgevoice.quant.products import weights_of
 from edgevoice.quant.recipe import KEEP, Recipe, TensorChoice
 
 METHODS = ("min-max", "entropy", "percentile")

@@ -21,7 +21,7 @@ from edgevoice.export.checks import sound, speech
 from edgevoice.export.checks.words import errors, words
 from edgevoice.export.families import piper_voice
 from edgevoice.frames import Float32
-from edgevoice.quant.products import round_weights
+from edgevoice.quant.convolutions import round_weights
 from edgevoice.stages import Recogniser
 from edgevoice.store import Store
 

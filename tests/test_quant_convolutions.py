@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice.quant import products
+from edgevoice.quant import convolutions
 
 Array = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ def run(model: onnx.ModelProto, x: Array) -> Array:
 def apart(model: onnx.ModelProto, x: Array, **how: Any) -> float:
     """Largest error relative to the output's range."""
     wanted = run(model, x)
-    assert products.quantise(model, **how) == ["w"]
+    assert convolutions.quantise(model, **how) == ["w"]
     got = run(model, x)
     assert got.shape == wanted.shape
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
@@ -107,7 +107,7 @@ def test_channels_of_different_size_need_scales_of_their_own() -> None:
     errors = []
     for per_channel in (True, False):
         model = model_of("Conv", weight, None, 16)
-        products.quantise(model, per_channel=per_channel)
+        convolutions.quantise(model, per_channel=per_channel)
         errors.append(float(np.abs(run(model, x)[0, 0] - wanted).max() / np.abs(wanted).max()))
     assert errors[0] < 0.03
     assert errors[1] > 0.5
@@ -126,7 +126,7 @@ def test_channels_of_different_size_need_scales_of_their_own() -> None:
 def test_what_does_not_fit_stays(kind: str, shape: tuple[int, ...], how: dict[str, Any]) -> None:
     model = model_of(kind, np.ones(shape, np.float32), None, 32, **how)
     before = model.SerializeToString()
-    assert products.quantise(model) == []
+    assert convolutions.quantise(model) == []
     assert model.SerializeToString() == before
 
 
@@ -134,7 +134,7 @@ def test_an_old_graph_is_refused() -> None:
     model = model_of("Conv", np.ones((32, 32, 3), np.float32), None, 32)
     model.opset_import[0].version = 11
     with pytest.raises(ValueError, match="opset 11"):
-        products.quantise(model)
+        convolutions.quantise(model)
 
 
 def test_inputs_are_rounded_once_for_all_that_read_them() -> None:
@@ -146,7 +146,7 @@ def test_inputs_are_rounded_once_for_all_that_read_them() -> None:
         numpy_helper.from_array(rng.normal(size=(32, 32, 3)).astype(np.float32), "w2")
     )
     model.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, None))
-    assert products.quantise(model) == ["w", "w2"]
+    assert convolutions.quantise(model) == ["w", "w2"]
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("DynamicQuantizeLinear") == kinds.count("Concat") == 1
     assert kinds.count("MatMulIntegerToFloat") == 2
