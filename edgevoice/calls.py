@@ -16,14 +16,18 @@ import time
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from edgevoice.audio.cleaning import clean_caller
 from edgevoice.audio.socket_port import SocketSink, SocketSource
 from edgevoice.config import Settings
-from edgevoice.errors import EdgevoiceError, ProtocolError
+from edgevoice.errors import AudioError, EdgevoiceError, ProtocolError
 from edgevoice.events import ClearNotice, ErrorNotice, Notice, StateNotice, TranscriptNotice
 from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.outbox import Outbox
 from edgevoice.protocols import pcm
 from edgevoice.session import Session
+from edgevoice.stages import EchoCanceller
+from edgevoice.tape import Tape
+from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 
 OUTBOX_BYTES = 256 * 1024
@@ -50,6 +54,7 @@ class Call:
         engines: Shared weights.
         settings: The configuration.
         outbox_bytes: What may wait for a client that does not read.
+        tapes: Keeps a recording of the session, if given.
     """
 
     def __init__(
@@ -59,11 +64,14 @@ class Call:
         engines: Engines,
         settings: Settings,
         outbox_bytes: int = OUTBOX_BYTES,
+        *,
+        tapes: Tapes | None = None,
     ) -> None:
         self.number = number
         self._connection = connection
         self._engines = engines
         self._settings = settings
+        self._tapes = tapes
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(outbox_bytes)
         self._source = SocketSource(settings.audio.queue_ms)
@@ -214,8 +222,15 @@ class Call:
 
     def _converse(self) -> None:
         try:
+            canceller = clean_caller(self._settings.audio)
             self._session = Session(
-                self._engines, self._settings, self._source, self._sink, self._watch
+                self._engines,
+                self._settings,
+                self._source,
+                self._sink,
+                self._watch,
+                echo_canceller=canceller,
+                tape=self._begin_tape(canceller),
             )
             self._session.run()
         except EdgevoiceError as error:
@@ -226,6 +241,15 @@ class Call:
         finally:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._session_ended.set)
+
+    def _begin_tape(self, canceller: EchoCanceller | None) -> Tape | None:
+        if self._tapes is None:
+            return None
+        try:
+            return self._tapes.begin(canceller)
+        except AudioError as error:
+            log.warning("session %d is not recorded: %s", self.number, error)
+            return None
 
     def _fail(self, message: str) -> None:
         self._failure = message

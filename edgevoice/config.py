@@ -13,6 +13,7 @@ import os
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,6 +164,26 @@ class AudioSettings:
         low=100,
         high=60000,
     )
+    canceller: str = setting(
+        "auto",
+        "what removes the agent's own voice: 'auto' is the sound server's where it has one, else "
+        "AEC3, and nothing for recordings and WebSocket callers",
+        choices=("auto", "aec3", "system", "none"),
+    )
+    noise_suppression: bool = setting(False, "take steady noise away from the microphone")
+    gain_control: bool = setting(False, "bring quiet and loud speakers to a common level")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSettings:
+    """[recording]: conversations that --record keeps."""
+
+    max_mb: int = setting(
+        500,
+        "size of the folder of recordings; the oldest make room for new ones",
+        low=1,
+        high=1_000_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +209,21 @@ class Settings:
     speech: SpeechSettings = field(default_factory=SpeechSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
+
+    def artifacts(self) -> Mapping[str, str]:
+        """Return the artifact that each stage runs on this device, by stage, as a turn meets them.
+
+        A stage that is switched off, or that a server answers for, is not among them.
+        """
+        named = {"vad": self.vad.model, "recogniser": self.recogniser.model}
+        if self.end_of_turn.model:
+            named["end-of-turn"] = self.end_of_turn.model
+        if not self.language_model.endpoint:
+            named["language-model"] = self.language_model.model
+        named["speech"] = self.speech.model
+        return named
 
 
 def default_path() -> Path:

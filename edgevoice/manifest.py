@@ -17,7 +17,11 @@ from edgevoice.errors import ArtifactError, unknown
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 
-STAGES = ("vad", "recogniser", "end-of-turn", "language-model", "speech")
+STAGES = (
+    *("vad", "recogniser", "end-of-turn", "language-model", "speech"),
+    # Exported and checked; a conversation has no stage for them yet.
+    *("speaker", "wake-word"),
+)
 FORMATS = ("onnx", "gguf", "qnn")
 
 

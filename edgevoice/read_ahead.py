@@ -44,9 +44,6 @@ def _libraries() -> Iterator[Path]:
 
 
 def _models(settings: Settings, store: Store) -> Iterator[Path]:
-    named = [settings.vad.model, settings.recogniser.model, settings.speech.model]
-    named += [settings.end_of_turn.model] if settings.end_of_turn.model else []
-    named += [] if settings.language_model.endpoint else [settings.language_model.model]
-    for name in named:
+    for name in settings.artifacts().values():
         with contextlib.suppress(ArtifactError):
             yield from (p for p in store.path(name).rglob("*") if p.is_file())

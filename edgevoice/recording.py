@@ -191,6 +191,11 @@ class RecordedSink:
         reference: Int16 = played(count)
         return reference
 
+    @property
+    def playout(self) -> object:
+        """The wrapped sink's buffer, None where it has none."""
+        return getattr(self._sink, "playout", None)
+
     def clear(self) -> int:
         """Drop what is queued, fall silent at once; return how many samples were dropped."""
         with self._lock:

@@ -23,6 +23,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from edgevoice.answering import Answerer
+from edgevoice.audio.reference import Reference, SteppedReference, reference_of
 from edgevoice.config import Settings
 from edgevoice.engines.edges import Continued, Edge, Paused, Started
 from edgevoice.errors import AudioError, EdgevoiceError
@@ -59,7 +60,6 @@ from edgevoice.frames import (
     FRAME_SAMPLES,
     Float32,
     Frame,
-    Int16,
     ms_to_samples,
     samples_to_ms,
     to_float32,
@@ -68,6 +68,7 @@ from edgevoice.history import History
 from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
 from edgevoice.stages import EchoCanceller, Sink, Source
+from edgevoice.tape import Tape
 from edgevoice.turns import Phase, Rules, TurnState, step
 from edgevoice.weights import Engines
 
@@ -102,6 +103,7 @@ class Session:
         watch: Takes every notice, on the session's thread. It must not block.
         pace: What the clock follows.
         echo_canceller: Removes the agent's voice from the microphone, if given.
+        tape: Keeps what is heard, played and decided, if given; closed by the session.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Session:
         *,
         pace: Pace = Pace.REAL_TIME,
         echo_canceller: EchoCanceller | None = None,
+        tape: Tape | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -126,6 +129,10 @@ class Session:
                 raise AudioError(f"{type(sink).__name__} cannot run in lock step; use a WAV sink")
             self._lock_step_sink = sink
         self._echo_canceller = echo_canceller
+        self._tape = tape
+        self._reference: Reference = (
+            reference_of(sink) if pace is Pace.REAL_TIME else SteppedReference(sink)
+        )
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Event | Callable[[], None]] = queue.SimpleQueue()
         self._started_ns = time.monotonic_ns()
@@ -264,8 +271,12 @@ class Session:
             else (frame.captured_ns - self._started_ns) / 1e6
         )
         captured = frame.samples
-        if self._echo_canceller is not None:
-            captured = self._echo_canceller.process(captured, self._played_now())
+        if self._echo_canceller is not None or self._tape is not None:
+            played = self._reference.read(frame)
+            if self._tape is not None:
+                self._tape.hear(frame, played)
+            if self._echo_canceller is not None:
+                captured = self._echo_canceller.process(captured, played)
         if self._lock_step_sink is not None:
             self._lock_step_sink.advance(FRAME_SAMPLES)
         samples = to_float32(captured)
@@ -276,12 +287,10 @@ class Session:
             self._step(self._speech_event(edge))
         self._listener.note_quiet(self._edges.quiet)
 
-    def _played_now(self) -> Int16:
-        played = getattr(self._sink, "last_played", None)
-        if played is None:
-            return np.zeros(FRAME_SAMPLES, dtype=np.int16)
-        reference: Int16 = played(FRAME_SAMPLES)
-        return reference
+    def _echo_margin_db(self) -> float | None:
+        """How far what the canceller left stands above an echo; None while none can sound."""
+        known = self._echo_canceller.evidence() if self._echo_canceller is not None else None
+        return None if known is None else known.margin_db
 
     def _speech_event(self, edge: Edge) -> Event:
         # Edges count audio from the stream's start; the session's clock also knows lost frames.
@@ -303,6 +312,8 @@ class Session:
         self._listener.speech_started(onset_ms, audio[-ms_to_samples(lookback_ms) :])
 
     def _step(self, event: Event) -> None:
+        if self._tape is not None:
+            self._tape.note(event)
         self._state, actions = step(self._state, event, self._rules)
         if isinstance(event, SpeechPaused) and self._state.phase is Phase.ENDPOINTING:
             self._marks.restart(event.end_ms, event.at_ms)
@@ -361,6 +372,9 @@ class Session:
             case ForgetUtterance(until_ms=until_ms):
                 self._listener.forget(until_ms)
             case Announce(decision=decision, phase=phase, evidence=evidence):
+                margin_db = self._echo_margin_db()
+                if margin_db is not None:
+                    evidence = {**evidence, "echo_margin_db": margin_db}
                 self._notice(DecisionNotice(now_ms, decision, evidence))
                 self._notice(StateNotice(now_ms, phase))
 
@@ -400,6 +414,8 @@ class Session:
         self._inbox.put(lambda: self._notice(ErrorNotice(self.now_ms(), message)))
 
     def _notice(self, notice: Notice) -> None:
+        if self._tape is not None:
+            self._tape.note(notice)
         self._watch(notice)
 
     def _close(self) -> None:
@@ -412,3 +428,5 @@ class Session:
         self._listener.close()
         self._language_model.close()
         self._sink.stop()
+        if self._tape is not None:
+            self._tape.close()

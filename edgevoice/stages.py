@@ -88,6 +88,20 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EchoEvidence:
+    """What the echo canceller knows about the last 100 ms of the microphone.
+
+    Attributes:
+        margin_db: How loud what it left is against what it would leave of the echo alone. An echo
+            is below 0 nine times of ten; a voice over the agent rises above within 200 ms or so.
+        delay_ms: How long the echo takes from the reference to the microphone, once known.
+    """
+
+    margin_db: float
+    delay_ms: float | None = None
+
+
 class EchoCanceller(Protocol):
     """Removes the agent's own voice from the microphone."""
 
@@ -96,6 +110,10 @@ class EchoCanceller(Protocol):
 
         All three are int16, shape ``[FRAME_SAMPLES]``.
         """
+        ...
+
+    def evidence(self) -> EchoEvidence | None:
+        """Return what speaks for or against an echo, None while none can sound."""
         ...
 
 

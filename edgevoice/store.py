@@ -122,10 +122,7 @@ class Store:
         Raises:
             ArtifactError: The name cannot be a folder's, or a file of the manifest is not there.
         """
-        if not _NAME.fullmatch(artifact.name):
-            raise ArtifactError(
-                f"artifact name {artifact.name!r}: use letters, digits, '.', '_' and '-'"
-            )
+        check_name(artifact.name)
         for file in artifact.files:
             if not (folder / file.path).is_file():
                 raise ArtifactError(f"artifact {artifact.name!r}: {file.path} was not written")
@@ -195,6 +192,16 @@ class Store:
             shutil.rmtree(left, ignore_errors=True)
             _lock_of(left).unlink(missing_ok=True)
             os.close(held)
+
+
+def check_name(name: str) -> None:
+    """Make sure that ``name`` can be an artifact's folder.
+
+    Raises:
+        ArtifactError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"artifact name {name!r}: use letters, digits, '.', '_' and '-'")
 
 
 def sha256(path: Path, advance: Callable[[int], object] = int) -> str:

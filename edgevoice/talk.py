@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from edgevoice import host
+from edgevoice.audio.cleaning import clean_caller, clean_microphone
 from edgevoice.audio.ports import open_ports
 from edgevoice.audio.script import ScriptedSource
 from edgevoice.audio.wav_port import WavSink
@@ -24,6 +25,7 @@ from edgevoice.questions import SpokenQuestion
 from edgevoice.recording import Recorder, SessionRecord
 from edgevoice.session import Pace, Session
 from edgevoice.stages import Sink, Source
+from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 
 Watch = Callable[[Notice], None]
@@ -64,16 +66,29 @@ class _Watchers:
             watch(notice)
 
 
-def with_microphone(engines: Engines, settings: Settings, watch: Watch) -> Conversation:
-    """Talk until SIGINT or SIGTERM.
+def with_microphone(
+    engines: Engines, settings: Settings, watch: Watch, tapes: Tapes | None = None
+) -> Conversation:
+    """Talk until SIGINT or SIGTERM; ``tapes`` keeps a recording, if given.
 
     Raises:
-        AudioError: There is no microphone or speaker. One that is lost later is a ``failure``.
+        AudioError: There is no microphone or speaker, or no echo canceller where the settings name
+            one. A device that is lost later is a ``failure``.
+        MissingDependencyError: That canceller is not installed.
     """
     recorder, log = Recorder(), ExchangeLog()
     watchers = _Watchers(recorder, log, watch)
     source, sink = recorder.real_time_ports(*open_ports(settings.audio))
-    session = Session(engines, settings, source, sink, watchers)
+    canceller = clean_microphone(settings.audio)
+    session = Session(
+        engines,
+        settings,
+        source,
+        sink,
+        watchers,
+        echo_canceller=canceller,
+        tape=tapes.begin(canceller) if tapes is not None else None,
+    )
     failure = _run(session)
     return Conversation(
         log.exchanges, (), recorder.record(), watchers.cold_start_ms, source.dropped_frames, failure
@@ -86,6 +101,8 @@ def with_questions(
     questions: Sequence[SpokenQuestion],
     watch: Watch,
     pace: Pace,
+    *,
+    tapes: Tapes | None = None,
 ) -> Conversation:
     """Ask ``questions`` one after another, each when the last has been answered."""
     recorder, log = Recorder(), ExchangeLog()
@@ -104,7 +121,17 @@ def with_questions(
             answered[script.asked - 1] = True
 
     source, sink = _recorded(recorder, script, pace)
-    session = Session(engines, settings, source, sink, note_answer, pace=pace)
+    canceller = clean_caller(settings.audio)
+    session = Session(
+        engines,
+        settings,
+        source,
+        sink,
+        note_answer,
+        pace=pace,
+        echo_canceller=canceller,
+        tape=tapes.begin(canceller) if tapes is not None else None,
+    )
     failure = _run(session)
     return Conversation(
         log.exchanges,

@@ -56,7 +56,7 @@ class Calibration:
         if self.folder is None:
             return default_sentences("calibration")
         lines = [line for path in sorted(self.folder.glob("*.txt")) for line in _lines(path)]
-        lines += [clip.text for clip in _recordings(self.folder) if clip.text]
+        lines += [clip.text for clip in recordings(self.folder) if clip.text]
         if not lines:
             raise ConfigError(
                 f"{self.folder} has no text to calibrate with; put sentences, one a line, into a "
@@ -77,7 +77,7 @@ class Calibration:
                 Clip(said.name, to_float32(said.samples), text)
                 for said, text in zip(speak_questions(sentences), sentences, strict=True)
             )
-        clips = tuple(_recordings(self.folder))
+        clips = tuple(recordings(self.folder))
         if not clips:
             raise ConfigError(
                 f"{self.folder} has no *.wav to calibrate with; leave --calibrate away for the "
@@ -100,7 +100,8 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _recordings(folder: Path) -> Iterator[Clip]:
+def recordings(folder: Path) -> Iterator[Clip]:
+    """Yield every ``*.wav`` in ``folder`` at 16 kHz, with its words from ``transcripts.tsv``."""
     words: dict[str, str] = {}
     table = folder / TRANSCRIPTS
     for line in _lines(table) if table.is_file() else ():

@@ -136,6 +136,21 @@ MODULES: Mapping[str, str] = {
     "kokoro": "kokoro",
     "matcha": "matcha",
     "kitten": "kitten",
+    "online-transducer": "online_transducer",
+    "zipformer2-ctc": "zipformer2_ctc",
+    "wenet-ctc": "wenet_ctc",
+    "nemo-ctc": "nemo_ctc",
+    "offline-nemo-ctc": "offline_nemo_ctc",
+    "sense-voice": "sense_voice",
+    "paraformer": "paraformer",
+    "offline-paraformer": "offline_paraformer",
+    "moonshine": "moonshine",
+    "moonshine-v2": "moonshine_v2",
+    "silero-vad": "silero_vad",
+    "smart-turn": "smart_turn",
+    "speaker-embedding": "speaker_embedding",
+    "wake-word": "wake_word",
+    "whisper": "whisper",
 }
 
 

@@ -65,9 +65,9 @@ def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
 
     outputs = {o.name for o in graph.output}
     nodes: list[onnx.NodeProto] = []
-    absorbed: set[str] = set()
+    absorbed: set[str] = set()  # by their output: a node need not have a name
     for node in graph.node:
-        if node.name in absorbed:
+        if node.output[0] in absorbed:
             continue
         weight = next((n for n in node.input if n in chosen), None)
         if weight is None:
@@ -79,7 +79,7 @@ def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
             single = len(after) == 1 and node.output[0] not in outputs
             bias = _bias(after[0], node.output[0], initializers) if single else None
             if bias is not None:
-                absorbed.add(after[0].name)
+                absorbed.add(after[0].output[0])
             result = node.output[0] if bias is None else after[0].output[0]
             inputs = [node.input[0], weight, f"{weight}_scale", "", bias or ""]
             nodes.append(

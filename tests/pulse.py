@@ -9,9 +9,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from edgevoice.errors import AudioError
 
 _SERVER = [
     "pulseaudio",
@@ -134,3 +137,15 @@ def loud_ms(samples: np.ndarray, threshold: int = 500) -> float:
     """Milliseconds from the first to the last loud sample; 0 for silence."""
     loud = np.flatnonzero(np.abs(samples.astype(int)) > threshold)
     return float(loud[-1] - loud[0] + 1) / 16 if len(loud) else 0.0
+
+
+def error_within(seconds: float, act: Callable[[], object]) -> AudioError:
+    """Repeat `act` until it raises, and return what."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            act()
+        except AudioError as error:
+            return error
+        time.sleep(0.01)
+    raise AssertionError(f"no AudioError within {seconds} s")

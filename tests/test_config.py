@@ -12,6 +12,7 @@ from edgevoice import config
 from edgevoice.cli import main
 from edgevoice.config import Settings
 from edgevoice.errors import ConfigError
+from edgevoice.manifest import STAGES
 
 KEYS = [
     (part.name, key)
@@ -174,6 +175,28 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             config.load(path)
     with pytest.raises(ConfigError, match="not a TOML file"):
         config.load(tmp_path)  # a folder
+
+
+def test_the_artifacts_of_the_stages_that_run_here() -> None:
+    everything = Settings().artifacts()
+    assert everything == {
+        "vad": "silero-vad",
+        "recogniser": "whisper-tiny.en-int8",
+        "end-of-turn": "smart-turn-v3.2",
+        "language-model": "smollm2-135m-instruct-q4_1",
+        "speech": "piper-en_US-joe-medium-int8",
+    }
+    assert set(everything) <= set(STAGES)
+    less = config.override(
+        Settings(),
+        ['end_of_turn.model=""', "language_model.endpoint=http://127.0.0.1:1/v1", 'vad.model=""'],
+    ).artifacts()
+    # A stage that cannot be left out stays, so that loading says what is wrong with its name.
+    assert less == {
+        "vad": "",
+        "recogniser": everything["recogniser"],
+        "speech": everything["speech"],
+    }
 
 
 def test_the_command(

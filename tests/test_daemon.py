@@ -33,11 +33,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from edgevoice import runfile
+from edgevoice.audio.wav import read_wav
 from edgevoice.cli import main
 from edgevoice.config import Settings, override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
 from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
+from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 
 SILENCE = b"\0" * 640
@@ -124,12 +126,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextlib.asynccontextmanager
 async def served(
-    *changes: str, outbox_bytes: int = 256 * 1024, engines: Engines | None = None
+    *changes: str,
+    outbox_bytes: int = 256 * 1024,
+    engines: Engines | None = None,
+    record: Path | None = None,
 ) -> AsyncIterator[Served]:
     settings = override(Settings(), ["daemon.port=0", "turns.unjudged_wait_ms=200", *changes])
     lines: list[str] = []
     engines = engines or fake_engines()
-    daemon = Daemon(settings, lambda: engines, lines.append, outbox_bytes)
+    tapes = Tapes(record, settings) if record is not None else None
+    daemon = Daemon(settings, lambda: engines, lines.append, outbox_bytes, tapes=tapes)
     task = asyncio.create_task(daemon.serve())
     while not lines:
         assert not task.done(), await task
@@ -800,3 +806,28 @@ def test_voicebench_is_understood_and_answered(
         assert turn.wer <= 0.15
 
     run(scenario)
+
+
+# --------------------------------------------------------------------------- recordings
+
+
+def test_each_session_is_recorded_with_what_its_caller_heard(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with served(record=tmp_path / "tapes") as server:
+            async with calling(server.url) as client:
+                await asyncio.sleep(0.2)
+                await client.say()
+                await client.wait_for_audio(16_000)
+            await server.until_sessions(0)
+
+    run(scenario)
+    (tape,) = (tmp_path / "tapes").iterdir()
+    user, agent = (read_wav(tape / name)[0] for name in ("user.wav", "agent.wav"))
+    assert user.size == agent.size
+    assert (np.abs(user) > 0.1).sum() > 4000
+    # What went out at once went on the track at once: it sounds without a gap of its own.
+    loud = np.flatnonzero(np.abs(agent) > 0.05)
+    assert loud.size > 4000
+    assert np.diff(loud).max() < 1600
+    kinds = [json.loads(line)["kind"] for line in (tape / "events.jsonl").open()]
+    assert {"SpeechStarted", "DecisionNotice", "TranscriptNotice"} <= set(kinds)

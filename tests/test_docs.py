@@ -9,6 +9,7 @@ import pytest
 
 from edgevoice import catalogue, config
 from edgevoice.cli import COMMANDS, build_parser
+from edgevoice.export import gates
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -36,6 +37,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         build_parser().parse_args([command, "--help"])
     assert ended.value.code == 0
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_the_export_document_holds_every_bound() -> None:
+    """Renew it with `python -m edgevoice.export.gates`."""
+    block = re.search(r"<!-- bounds:.*?-->\n(.*?)\n<!-- end", text("docs/export.md"), re.DOTALL)
+    assert block is not None
+    assert block[1].strip() == gates.table()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

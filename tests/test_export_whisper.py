@@ -23,9 +23,19 @@ from ctranslate2_file import (
 
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, ConfigError
-from edgevoice.export import ctranslate2
-from edgevoice.export.families import whisper, whisper_silence, whisper_vocabulary
+from edgevoice.export.calibration import Calibration
+from edgevoice.export.families import (
+    whisper,
+    whisper_ctranslate2,
+    whisper_decoder,
+    whisper_encoder,
+    whisper_silence,
+    whisper_vocabulary,
+)
+from edgevoice.export.families.whisper_weights import Sizes
+from edgevoice.export.family import Job
 from edgevoice.export.prepare import prepare
+from edgevoice.quant.scheme import find
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
 # What the fp32 graphs write with 30 s of padding.
@@ -117,8 +127,13 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(source):
-    return ctranslate2.read(source / "model.bin")
+def weights(source):
+    return whisper_ctranslate2.read(source)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(weights):
+    return weights.checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +162,9 @@ def cross_attention(checkpoint, states):
     return [np.stack([p[n].reshape(heads).swapaxes(0, 1) for p in parts]) for n in range(2)]
 
 
-def with_silence(checkpoint, heard):
+def with_silence(weights, heard):
     """What the decoder attends to behind ``heard``, and the logarithm of what each row counts."""
-    silence = whisper.encoded_silence(checkpoint)
+    silence = whisper_encoder.encoded_silence(weights)
     sampled, edge = whisper_silence.SAMPLED_SILENCE, AUDIO - whisper_silence.EDGE_SILENCE
     span = max(edge - len(heard), 0)
     steps = [(2 * i + 1) * span // (2 * sampled) for i in range(sampled)]
@@ -161,10 +176,12 @@ def with_silence(checkpoint, heard):
 
 
 @pytest.mark.parametrize("frames", [7, 40, 2 * AUDIO])
-def test_encoder_gives_the_keys_and_values_of_audio_then_silence(checkpoint, converted, frames):
+def test_encoder_gives_the_keys_and_values_of_audio_then_silence(
+    weights, checkpoint, converted, frames
+):
     mel = mel_of(frames)
     heard = Reference(checkpoint).encode(mel)
-    wanted = cross_attention(checkpoint, with_silence(checkpoint, heard)[0])
+    wanted = cross_attention(checkpoint, with_silence(weights, heard)[0])
     got = session(converted["fp32"] / "encoder.onnx").run(None, {"mel": mel[None]})
     for a, b in zip(got, wanted, strict=True):
         rows = (frames + 1) // 2 + whisper_silence.SAMPLED_SILENCE + whisper_silence.EDGE_SILENCE
@@ -172,7 +189,7 @@ def test_encoder_gives_the_keys_and_values_of_audio_then_silence(checkpoint, con
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-def test_frames_of_zeros_are_silence_as_whisper_normalises_it(checkpoint, converted):
+def test_frames_of_zeros_are_silence_as_whisper_normalises_it(weights, checkpoint, converted):
     encoder = session(converted["fp32"] / "encoder.onnx")
     for loudest in (1.0, -0.9):  # the floor is the maximum less 2, but not under -1.5
         mel = np.minimum(mel_of(20), loudest).astype(np.float32)
@@ -187,8 +204,8 @@ def test_frames_of_zeros_are_silence_as_whisper_normalises_it(checkpoint, conver
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_silence_is_what_the_reference_encodes(checkpoint):
-    silence = whisper.encoded_silence(checkpoint)
+def test_silence_is_what_the_reference_encodes(weights, checkpoint):
+    silence = whisper_encoder.encoded_silence(weights)
     wanted = Reference(checkpoint).encode(np.full((MELS, 2 * AUDIO), -1.5))
     assert silence.shape == (AUDIO, STATE)
     np.testing.assert_allclose(silence, wanted, atol=4e-3)  # stored in float16
@@ -212,19 +229,19 @@ def steps(folder, suffix, mel, tokens):
 
 
 @pytest.mark.parametrize("frames", [30, 2 * AUDIO - 20])
-def test_decoder_steps_equal_the_whole_sequence(checkpoint, converted, frames):
+def test_decoder_steps_equal_the_whole_sequence(weights, checkpoint, converted, frames):
     mel, tokens = mel_of(frames), [257, 265, 40, 7, 99, 200]
     states = Reference(checkpoint).encode(mel)
-    wanted = Reference(checkpoint).decode(tokens, *with_silence(checkpoint, states))[2:]
+    wanted = Reference(checkpoint).decode(tokens, *with_silence(weights, states))[2:]
     np.testing.assert_allclose(steps(converted["fp32"], "", mel, tokens), wanted, atol=1e-3)
     rounded = steps(converted["int8"], ".int8", mel, tokens)
     assert 0 < np.abs(rounded - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
-def test_sampled_silence_stands_for_all_of_it(checkpoint, converted):
+def test_sampled_silence_stands_for_all_of_it(weights, checkpoint, converted):
     mel, tokens = mel_of(30), [257, 265, 40, 7]
     states = Reference(checkpoint).encode(mel)
-    silence = whisper.encoded_silence(checkpoint)[len(states) :]
+    silence = whisper_encoder.encoded_silence(weights)[len(states) :]
     wanted = Reference(checkpoint).decode(tokens, np.concatenate([states, silence]))[2:]
     got = steps(converted["fp32"], "", mel, tokens)
     assert np.abs(got - wanted).max() < 0.01 * np.abs(wanted).max()
@@ -235,7 +252,7 @@ def test_balancing_changes_no_product_and_evens_out_an_outlier():
     table = random.standard_normal((50, 8)).astype(np.float32)
     table[:, 3] *= 64.0
     gamma, beta = np.ones(8, np.float32), np.zeros(8, np.float32)
-    balance = whisper.balance_channels(table, gamma, beta)
+    balance = whisper_decoder.balance_channels(table, gamma, beta)
     assert np.array_equal(balance, np.exp2(np.rint(np.log2(balance))))
     assert balance[3] == balance.min() < balance.max()
     x = random.standard_normal(8).astype(np.float32)
@@ -263,7 +280,7 @@ def test_metadata_of_a_multilingual_model():
     codes = ["en", "zh", "de"]
     special = ["endoftext", "startoftranscript", *codes, "translate", "transcribe", "nospeech"]
     vocabulary = ["Ġ", *(f"<|{s}|>" for s in [*special, "notimestamps"])]
-    size = whisper.Sizes(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 4)
+    size = Sizes(128, 1500, 1280, 20, 32, 51866, 448, 1280, 20, 4)
     found = whisper_vocabulary.metadata(size, vocabulary)
     assert found["sot_sequence"] == "2,3,7"
     assert found["all_language_codes"] == "en,zh,de"
@@ -276,6 +293,31 @@ def test_tokens_are_bytes_in_base64(converted):
     pairs = [line.split(" ") for line in lines]
     assert {base64.b64decode(token) for token, _ in pairs} == {bytes([b]) for b in range(256)}
     assert [int(i) for _, i in pairs] == list(range(256))
+
+
+@pytest.mark.parametrize(("scheme", "off"), [("fp16", 0.01), ("int8-weights", 0.05), ("int4", 0.4)])
+def test_the_exporter_and_pull_write_the_same_bytes(source, converted, tmp_path, scheme, off):
+    pulled, exported = tmp_path / "pulled", tmp_path / "exported"
+    pulled.mkdir()
+    exported.mkdir()
+    prepare("whisper", source, pulled, {"scheme": scheme})
+    family = whisper.FAMILY
+    job = Job(tmp_path, Calibration())
+    done = family.quantise(converted["fp32"], find(scheme), family.recipe(scheme), exported, job)
+    names = {p.name for p in pulled.iterdir()}
+    assert names == {f"encoder.{scheme}.onnx", f"decoder.{scheme}.onnx", "tokens.txt"}
+    assert all((pulled / n).read_bytes() == (exported / n).read_bytes() for n in names)
+    recorded = {c.name: c.type for c in done.tensors}
+    table = f"decoder.{scheme}.onnx:decoder/embeddings"
+    kinds = {"fp16": ("_half", "float16"), "int8-weights": ("", "int8"), "int4": ("", "int4")}
+    suffix, kind = kinds[scheme]
+    assert recorded[table + suffix] == kind
+    mel, tokens = mel_of(30), [257, 265, 40, 7, 99, 200]
+    wanted = steps(converted["fp32"], "", mel, tokens)
+    got = steps(exported, f".{scheme}", mel, tokens)
+    difference = np.abs(got - wanted).max()
+    assert difference < off * np.abs(wanted).max()
+    assert (difference == 0) == (scheme == "fp16")  # the source's weights are float16
 
 
 @pytest.mark.parametrize(
@@ -299,8 +341,8 @@ def test_a_source_that_is_not_such_a_model(tmp_path, changed, message):
 def test_options_and_kinds_that_are_not_known(source, tmp_path):
     with pytest.raises(ConfigError, match="unknown conversion 'wisper'; did you mean 'whisper'"):
         prepare("wisper", source, tmp_path, {})
-    with pytest.raises(ConfigError, match=r"'int4'.*known: fp32, int8"):
-        prepare("whisper", source, tmp_path, {"scheme": "int4"})
+    with pytest.raises(ConfigError, match=r"'int5'.*known: fp16, fp32, int4"):
+        prepare("whisper", source, tmp_path, {"scheme": "int5"})
     with pytest.raises(ConfigError, match="'schema'; did you mean 'scheme'"):
         prepare("whisper", source, tmp_path, {"schema": "int8"})
 

@@ -22,7 +22,7 @@ FOLDERS = {
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
-        *("host", "native_memory"),
+        *("host", "native_memory", "report_style"),
     ),
     (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
@@ -33,11 +33,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("export", "audio", "engines", "turns", "history", "latency", "workers", "protocols"),
         *("exchanges", "outbox", "weights", "questions"),
     ),
-    ("listening", "answering"),
+    ("listening", "answering", "tape"),
     ("session",),
-    ("loading", "recording", "console"),
-    ("report_charts", "report_style"),
-    ("calls", "daemon", "talk", "report", "doctor"),
+    ("loading", "recording", "console", "tapes"),
+    ("report_charts",),
+    ("calls", "daemon", "talk", "report", "doctor", "replay"),
     ("commands",),
     ("cli", "__main__"),
 )

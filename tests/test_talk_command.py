@@ -186,3 +186,19 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     assert error.startswith("edgevoice: ")
     assert error.count("\n") == 1
     return error
+
+
+def test_a_recording_is_kept_and_can_be_replayed(
+    question: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tapes = tmp_path / "tapes"
+    assert main(["talk", "--wav", str(question), "--fast", "--record", str(tapes)]) == 0
+    (tape,) = tapes.iterdir()
+    user, agent = (read_wav(tape / name)[0] for name in ("user.wav", "agent.wav"))
+    assert user.size == agent.size
+    assert np.abs(user).max() > 0.1 and np.abs(agent).max() > 0.1
+    capfd.readouterr()
+    assert main(["replay", str(tape), "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["different"] == 0
+    assert "turn_ended" in [pair["after"]["decision"] for pair in result["decisions"]]

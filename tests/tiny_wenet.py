@@ -46,10 +46,13 @@ def mel_band(hz: float) -> int:
     return round((mel(hz) - mel(20.0)) / (mel(7600.0) - mel(20.0)) * 81.0) - 1
 
 
-def write_pack(folder: Path, **engine: object) -> Path:
-    """Write model, tokens and manifest into `folder`; return it."""
+def write_pack(folder: Path, *, outlier: bool = False, **engine: object) -> Path:
+    """Write model, tokens and manifest into `folder`; return it.
+
+    With `outlier`, one product sees an activation so large that bytes leave nothing of the rest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(_model().SerializeToString())
+    (folder / "model.onnx").write_bytes(_model(outlier).SerializeToString())
     (folder / "tokens.txt").write_text(
         "".join(f"{token} {number}\n" for number, token in enumerate(TOKENS)), encoding="utf-8"
     )
@@ -77,8 +80,8 @@ def _entry(path: Path) -> ArtifactFile:
     return ArtifactFile(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _model() -> onnx.ModelProto:
-    """Mean of two frames, one linear layer that picks the tones' bands, log-softmax."""
+def _model(outlier: bool) -> onnx.ModelProto:
+    """Mean of two frames, two layers that do nothing, one that picks the tones' bands."""
     # sherpa-onnx feeds (CHUNK - 1) 2 + right context + 1 frames; the first 2 CHUNK are used.
     weights = np.zeros((80, len(TOKENS)), np.float32)
     bias = np.full(len(TOKENS), -1000.0, np.float32)
@@ -90,8 +93,14 @@ def _model() -> onnx.ModelProto:
     # sherpa-onnx's features are log energies of samples scaled by 32768: a tone of amplitude 0.5
     # reaches 24 in its band, silence lies at -16. Three bands at 18 are the threshold.
     bias[0] = 54.0
+    # No tone is heard in band 0.
+    shift = np.zeros(80, np.float32)
+    shift[0] = 20_000.0 if outlier else 0.0
     constants = {
         "weights": weights,
+        "first": np.eye(80, dtype=np.float32),
+        "second": np.eye(80, dtype=np.float32),
+        "shift": shift,
         "bias": bias,
         "begin": np.array([0], np.int64),
         "end": np.array([CHUNK * SUBSAMPLING], np.int64),
@@ -102,7 +111,11 @@ def _model() -> onnx.ModelProto:
         helper.make_node("Slice", ["chunk", "begin", "end", "axis"], ["used"]),
         helper.make_node("Reshape", ["used", "pairs"], ["paired"]),
         helper.make_node("ReduceMean", ["paired"], ["mean"], axes=[2], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["scores"]),
+        helper.make_node("MatMul", ["mean", "first"], ["h0"], name="/layers.0/MatMul"),
+        helper.make_node("Add", ["h0", "shift"], ["h1"]),
+        helper.make_node("MatMul", ["h1", "second"], ["h2"], name="/layers.1/MatMul"),
+        helper.make_node("Sub", ["h2", "shift"], ["h3"]),
+        helper.make_node("MatMul", ["h3", "weights"], ["scores"], name="/output/MatMul"),
         helper.make_node("Add", ["scores", "bias"], ["logits"]),
         helper.make_node("LogSoftmax", ["logits"], ["log_probs"], axis=-1),
         helper.make_node("Identity", ["attn_cache"], ["next_attn_cache"]),
@@ -141,6 +154,8 @@ def _model() -> onnx.ModelProto:
         "right_context": _RIGHT,
         "subsampling_factor": SUBSAMPLING,
         "vocab_size": len(TOKENS),
+        "chunk_size": CHUNK,
+        "left_chunks": LEFT_CHUNKS,
     }
     helper.set_model_props(model, {key: str(value) for key, value in facts.items()})
     return model

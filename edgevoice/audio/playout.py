@@ -39,6 +39,7 @@ class Playout:
         self._left = 0
         self._leaving: deque[tuple[int, int]] = deque()  # (leaves_ns, pulled by then)
         self._recent = np.zeros(_REMEMBERED_SAMPLES, dtype=np.int16)
+        self._given_out = 0  # pulled, silence included: the position after self._recent
         self._generation = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -93,6 +94,7 @@ class Playout:
         return out
 
     def _remember(self, out: Int16) -> None:
+        self._given_out += len(out)
         if len(out) >= _REMEMBERED_SAMPLES:
             self._recent = out[-_REMEMBERED_SAMPLES:].copy()
         elif len(out):
@@ -130,6 +132,24 @@ class Playout:
         with self._changed:
             return self._recent[_REMEMBERED_SAMPLES - count :].copy()
 
+    def given_out(self) -> int:
+        """Return how many samples were pulled so far, silence included."""
+        with self._changed:
+            return self._given_out
+
+    def excerpt(self, start: int, count: int) -> Int16:
+        """Return samples ``start`` to ``start + count`` of all that was pulled, silence included.
+
+        Shape ``[count]``; zeros for what lies further back than 2 s, or was not pulled yet.
+        """
+        out = np.zeros(count, dtype=np.int16)
+        with self._changed:
+            oldest = self._given_out - _REMEMBERED_SAMPLES
+            first, last = max(start, oldest), min(start + count, self._given_out)
+            if first < last:
+                out[first - start : last - start] = self._recent[first - oldest : last - oldest]
+        return out
+
     def clear(self) -> int:
         """Drop what is queued but for a short ramp to silence; return how many were dropped."""
         with self._changed:
@@ -157,6 +177,11 @@ class Playout:
             recalled = self._pulled - self._left
             self._pulled = self._left
             self._leaving.clear()
+            if recalled:
+                unheard = min(recalled, _REMEMBERED_SAMPLES)
+                silence = np.zeros(unheard, dtype=np.int16)
+                self._recent = np.concatenate((silence, self._recent[:-unheard]))
+                self._given_out -= recalled
             return recalled
 
     def close(self) -> None:

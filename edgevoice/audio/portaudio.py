@@ -31,12 +31,14 @@ class AudioDevice:
         direction: "input" or "output".
         name: What ``input_device`` and ``output_device`` are matched with.
         is_default: Whether it is used when no name is given.
+        driver: What the sound server runs it with, "" where none says.
     """
 
     port: str
     direction: Direction
     name: str
     is_default: bool
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

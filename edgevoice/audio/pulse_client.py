@@ -42,8 +42,8 @@ def list_pulse_devices() -> list[AudioDevice]:
     for direction, kind in _KINDS.items():
         default = defaults.get(f"Default {kind.capitalize()}", "")
         for line in _pactl("list", "short", f"{kind}s").splitlines():
-            name = line.split("\t")[1]
-            devices.append(AudioDevice("pulse", direction, name, name == default))
+            name, driver = line.split("\t")[1:3]
+            devices.append(AudioDevice("pulse", direction, name, name == default, driver))
     return devices
 
 

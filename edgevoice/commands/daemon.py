@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve = actions.add_parser("run", help="serve until SIGTERM or Ctrl-C")
     serve.add_argument("--port", type=int, help="0 picks a free one (default: daemon.port)")
     serve.add_argument("--host", help="address to bind (default: daemon.host)")
+    serve.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="keep each session's voices, events and evidence in a folder of DIR",
+    )
     status = actions.add_parser("status", help="how the running daemon is")
     status.add_argument("--json", action="store_true", help="one JSON object")
     stop = actions.add_parser("stop", help="end the running daemon")
@@ -67,6 +73,7 @@ def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
     read_ahead(settings)  # before the imports that wait for the disk
     from edgevoice.daemon import Daemon
     from edgevoice.loading import load_engines
+    from edgevoice.tapes import Tapes
 
     changes = {k: v for k in ("host", "port") if (v := getattr(arguments, k)) is not None}
     checked = config.parse({"daemon": changes}, "command line").daemon
@@ -77,7 +84,12 @@ def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    daemon = Daemon(settings, lambda: load_engines(settings), lambda line: print(line, flush=True))
+    daemon = Daemon(
+        settings,
+        lambda: load_engines(settings),
+        lambda line: print(line, flush=True),
+        tapes=Tapes(arguments.record, settings) if arguments.record is not None else None,
+    )
     if daemon.run():
         return EXIT_OK
     # Native code still runs on a session's thread; leaving the interpreter under it would crash.

@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out-both", type=Path, metavar="FILE", help="write both voices: user left, agent right"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a page of HTML")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="keep both voices, events and evidence in a folder of DIR, for `edgevoice replay`",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to use")
     parser.add_argument(
@@ -90,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     for path in (agent_wav, options.out_both, report):
         _check_writable(path)
 
-    conversation = _converse(settings, questions, console, options.fast)
+    conversation = _converse(settings, questions, console, options.fast, options.record)
     _write(conversation, settings, agent_wav, options.out_both, report)
     _conclude(conversation, questions, console, options.json)
     if not options.json:
@@ -131,19 +137,25 @@ def _check_writable(path: Path | None) -> None:
 
 
 def _converse(
-    settings: Settings, questions: list[SpokenQuestion], console: Console, fast: bool
+    settings: Settings,
+    questions: list[SpokenQuestion],
+    console: Console,
+    fast: bool,
+    record: Path | None,
 ) -> Conversation:
     from edgevoice import talk
     from edgevoice.loading import load_engines
     from edgevoice.session import Pace
+    from edgevoice.tapes import Tapes
 
+    tapes = Tapes(record, settings) if record is not None else None
     engines = load_engines(settings)
     try:
         if not questions:
             console.line("speak when you like; Ctrl-C ends the conversation")
-            return talk.with_microphone(engines, settings, console.watch)
+            return talk.with_microphone(engines, settings, console.watch, tapes)
         pace = Pace.LOCK_STEP if fast else Pace.REAL_TIME
-        return talk.with_questions(engines, settings, questions, console.watch, pace)
+        return talk.with_questions(engines, settings, questions, console.watch, pace, tapes=tapes)
     finally:
         engines.close()
 

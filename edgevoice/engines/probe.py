@@ -85,16 +85,17 @@ def probe(loader: str, argument: str, timeout_s: float = TIMEOUT_S) -> None:
         ) from error
     if done.returncode == 0:
         return
-    last = _last_line(done.stderr)
+    last = last_line(done.stderr)
     if done.returncode == _DELIBERATE:
         raise ArtifactError(last)
     raise ArtifactError(
-        f"{argument}: its first load {_ending(done.returncode)}{': ' + last if last else ''}; "
+        f"{argument}: its first load {ending(done.returncode)}{': ' + last if last else ''}; "
         "pull the artifact again"
     )
 
 
-def _ending(returncode: int) -> str:
+def ending(returncode: int) -> str:
+    """Word how a process that did not end with 0 ended."""
     if returncode > 0:
         return f"failed (exit status {returncode})"
     try:
@@ -106,7 +107,8 @@ def _ending(returncode: int) -> str:
     return f"crashed with {name}"
 
 
-def _last_line(stderr: bytes) -> str:
+def last_line(stderr: bytes) -> str:
+    """Return the last line that says something, shortened from the front."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
     return next((line for line in reversed(lines) if line), "")[-400:]
 

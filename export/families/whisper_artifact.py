@@ -1,27 +1,51 @@
-"""Converts a folder in CTranslate2's layout to the files of a Whisper artifact.
+"""A Whisper artifact: its files, the recipes of its schemes, what the manifest tells the engine.
 
-Owns the options, the file names and what the manifest says to the recogniser. The graphs are
-:mod:`edgevoice.export.families.whisper`'s business.
+Owns what the exporter and ``models pull`` share. The graphs are
+:mod:`edgevoice.export.families.whisper_encoder`'s and ``whisper_decoder``'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError, unknown
+from edgevoice.errors import ConfigError, MissingDependencyError, unknown
+from edgevoice.quant.recipe import KEEP, Override, Recipe
+from edgevoice.quant.scheme import find
 
 if TYPE_CHECKING:
     import onnx
 
-SCHEMES = ("fp32", "int8")
-# What int8 leaves in float, stored as float16. One scale for a whole activation serves these worst:
-# with all products in int8, tiny.en's next-token distribution was 0.0031 from float's (mean
-# Kullback-Leibler divergence over 490 tokens), with these in float and the logits' product balanced
-# 0.0008, and the text of 11 of 222 synthetic questions differed instead of 30.
+    from edgevoice.export.families.whisper_weights import Weights
+
+PARTS = ("encoder", "decoder")
+TOKENS = "tokens.txt"
+SCHEMES = ("fp32", "fp16", "int8", "int8-weights", "int4", "int4-asymmetric")
+# One scale for a whole activation serves these worst: with all products in int8, tiny.en's
+# next-token distribution was 0.0031 from float's (mean Kullback-Leibler divergence over 490
+# tokens), with these in float and the logits' product balanced 0.0008, and the text of 11 of 222
+# synthetic questions differed instead of 30.
 INT8_KEEPS = ("*/self_attention/*", "*/ffn/linear_1/*")
+# Mean Kullback-Leibler divergence of tiny.en's next token from float's, 234 tokens of synthesised
+# and LibriVox speech: 0.060 with every product in 4 bits (0.039 with zero points), 0.029 (0.019)
+# with the encoder and the cross-attention in 8, 0.022 with the decoder's queries, keys and values
+# in 8 as well; all in 8 bits 0.0003. What is left is half the embedding's (0.012), 20 of 37 million
+# weights. More in 8 bits would be more than 0.6 of int8's bytes. 39 LJ Speech clips: WER 10.0% in
+# float and int8, 10.6% in int4 (11.5% without these), 10.4% in plain int4-asymmetric.
+_IN_8_BITS = (
+    Override("encoder/*", "int8-weights", "every later layer reads its errors"),
+    Override("decoder/n_layer_cross_*", "int8-weights", "made once, read by every token"),
+)
+_DECODER_QKV = Override(
+    "decoder/*/self_attention/linear_0/*", "int8-weights", "the caches carry its errors on"
+)
+RECIPES: Mapping[str, Recipe] = {
+    "int8": Recipe(tuple(Override(p, KEEP, "its activations have outliers") for p in INT8_KEEPS)),
+    "int4": Recipe((*_IN_8_BITS, _DECODER_QKV)),
+    "int4-asymmetric": Recipe(_IN_8_BITS),
+}
 # Frames of 10 ms that sherpa-onnx appends and the encoder computes; the rest of the context is
 # filled with encoded silence. With 200, tiny.en in int8 writes five LibriVox clips as float does
 # with 30 s of padding, and 39 LJ Speech clips with a WER of 12.2% where float has 12.7%. Without
@@ -42,10 +66,10 @@ class PreparedWhisper:
 
 
 def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhisper:
-    """Write ``encoder[.int8].onnx``, ``decoder[.int8].onnx`` and ``tokens.txt`` into ``out``.
+    """Write a Whisper artifact's files into ``out``.
 
     Args:
-        fetched: Holds ``model.bin`` and ``vocabulary.txt`` or ``vocabulary.json``.
+        fetched: A source that :func:`read` takes.
         out: Folder that exists.
         options: ``scheme``: one of :data:`SCHEMES`, ``int8`` when absent.
 
@@ -56,50 +80,85 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
     """
     if strange := set(options) - {"scheme"}:
         raise ConfigError(unknown("option of a Whisper model", min(strange), ("scheme",)))
-    scheme = str(options.get("scheme", "int8"))
-    if scheme not in SCHEMES:
-        raise ConfigError(unknown("scheme of a Whisper model", scheme, SCHEMES))
+    name = str(options.get("scheme", "int8"))
+    if name not in SCHEMES:
+        raise ConfigError(unknown("scheme of a Whisper model", name, SCHEMES))
     try:
-        from edgevoice.export import ctranslate2, onnx_graph
-        from edgevoice.export.families import whisper, whisper_vocabulary
-        from edgevoice.quant import int8
+        from edgevoice.export import onnx_graph
+        from edgevoice.quant import products
     except ImportError as error:
         raise MissingDependencyError(
             "converting Whisper needs onnx; `pip install 'edgevoice[convert]'`"
         ) from error
 
-    checkpoint = ctranslate2.read(fetched / "model.bin")
-    size = whisper.sizes(checkpoint)
-    vocabulary = ctranslate2.read_vocabulary(fetched)
-    if len(vocabulary) != size.n_vocab:
-        raise ArtifactError(
-            f"{fetched}: the vocabulary has {len(vocabulary)} tokens, model.bin {size.n_vocab}; "
-            "both must be of the same model"
-        )
-    metadata = whisper_vocabulary.metadata(size, vocabulary)
-    suffix = "" if scheme == "fp32" else f".{scheme}"
-
-    def write(name: str, model: onnx.ModelProto) -> None:
-        if scheme == "int8":
-            int8.quantise(model, INT8_KEEPS)
-            int8.halve_exact(model)
-        onnx_graph.save(model, out / f"{name}{suffix}.onnx")
-
-    silence = whisper.encoded_silence(checkpoint)
-    write("encoder", whisper.encoder(checkpoint, metadata, silence))
-    write("decoder", whisper.decoder(checkpoint))
-    (out / "tokens.txt").write_text(whisper_vocabulary.tokens_text(vocabulary), encoding="ascii")
-    codes = str(metadata["all_language_codes"]).split(",")
+    scheme, recipe = find(name), RECIPES.get(name, Recipe())
+    weights = read(fetched)
+    for part, model in float_graphs(weights):
+        products.rewrite(model, scheme, recipe)
+        onnx_graph.save(model, out / file_name(part, name))
+    write_tokens(weights, out)
     return PreparedWhisper(
         format="onnx",
-        scheme=scheme,
-        engine={
-            "sample_rate_hz": 16_000,
-            "tail_paddings": TAIL_PADDINGS,
-            "longest_ms": LONGEST_MS,
-            # Empty: the language is detected.
-            "language": "" if size.is_multilingual else "en",
-            "languages": codes if size.is_multilingual else ["en"],
-        },
-        checks={"int8_keeps_float": list(INT8_KEEPS)} if scheme == "int8" else {},
+        scheme=name,
+        engine=engine_facts(weights),
+        checks={"int8_keeps_float": list(INT8_KEEPS)} if name == "int8" else {},
     )
+
+
+def read(source: Path, allow_pickle: bool = False) -> Weights:
+    """Read the folder ``source``: CTranslate2's where it has a ``model.bin``, else a checkpoint.
+
+    Raises:
+        ArtifactError: It is damaged or not a Whisper model.
+    """
+    from edgevoice.export.families import whisper_checkpoint, whisper_ctranslate2
+
+    if (source / whisper_ctranslate2.MODEL).is_file():
+        return whisper_ctranslate2.read(source)
+    return whisper_checkpoint.read(source, allow_pickle)
+
+
+def file_name(part: str, scheme: str) -> str:
+    """Return the name of one graph's file.
+
+    >>> file_name("encoder", "fp32"), file_name("decoder", "int4")
+    ('encoder.onnx', 'decoder.int4.onnx')
+    """
+    return f"{part}.onnx" if scheme == "fp32" else f"{part}.{scheme}.onnx"
+
+
+def float_graphs(weights: Weights) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Build the float graphs one after the other, each with its name in :data:`PARTS`.
+
+    Raises:
+        ArtifactError: The vocabulary or a tensor is not a Whisper model's.
+    """
+    from edgevoice.export.families import whisper_decoder, whisper_encoder, whisper_vocabulary
+
+    metadata = whisper_vocabulary.metadata(weights.sizes, weights.vocabulary)
+    silence = whisper_encoder.encoded_silence(weights)
+    yield "encoder", whisper_encoder.encoder(weights, metadata, silence)
+    yield "decoder", whisper_decoder.decoder(weights)
+
+
+def write_tokens(weights: Weights, out: Path) -> None:
+    """Write ``tokens.txt`` into ``out``."""
+    from edgevoice.export.families.whisper_vocabulary import tokens_text
+
+    (out / TOKENS).write_text(tokens_text(weights.vocabulary), encoding="ascii")
+
+
+def engine_facts(weights: Weights) -> dict[str, Any]:
+    """Return what the recogniser must know and the files do not say."""
+    from edgevoice.export.families.whisper_vocabulary import metadata
+
+    multilingual = weights.sizes.is_multilingual
+    codes = str(metadata(weights.sizes, weights.vocabulary)["all_language_codes"]).split(",")
+    return {
+        "sample_rate_hz": 16_000,
+        "tail_paddings": TAIL_PADDINGS,
+        "longest_ms": LONGEST_MS,
+        # Empty: the language is detected.
+        "language": "" if multilingual else "en",
+        "languages": codes if multilingual else ["en"],
+    }

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from edgevoice.errors import ArtifactError
-from edgevoice.export.families.whisper import Sizes
+from edgevoice.export.families.whisper_weights import Sizes
 
 
 def metadata(size: Sizes, vocabulary: Sequence[str]) -> dict[str, str | int]:

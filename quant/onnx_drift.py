@@ -1,0 +1,189 @@
+"""How far the weights of a rewritten ONNX graph are from the float ones: damage, not rounding.
+
+Recordings can miss what they do not touch: a token that nobody says, a channel that hardly
+counts. Rounding leaves every output column of a product close to what it was; a scale of zero, a
+tensor of another place, or one scale for columns of very different sizes does not. Weights are
+found by name: rewriting here keeps names, ``quantize_dynamic`` adds ``_quantized``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+Float32 = NDArray[np.float32]
+
+# Columns quieter than this share of their tensor's loudest do not count.
+_QUIET = 1e-3
+# Types and their significant bits.
+_FLOATS = {TensorProto.FLOAT: 24, TensorProto.FLOAT16: 11}
+_BYTES = (TensorProto.INT8, TensorProto.UINT8)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One tensor beside its float form.
+
+    Attributes:
+        name: In the float graph.
+        elements: Number of weights.
+        error: Norm of the difference over the norm of the float weights.
+        excess: Of the output column where it is largest: the norm of the difference over what
+            rounding the column's own range to as many bits makes.
+    """
+
+    name: str
+    elements: int
+    error: float
+    excess: float
+
+
+def drifts(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> Iterator[Drift]:
+    """Yield every matrix and kernel of ``reference`` that ``candidate`` has in some form."""
+    return _drifts(_Weights(reference.graph), _Weights(candidate.graph))
+
+
+def worst(reference: Sequence[Path], candidate: Sequence[Path]) -> tuple[float, float]:
+    """Compare the graphs of two artifacts; a graph's partner shares most names with it.
+
+    Returns:
+        The largest :attr:`Drift.excess`, 0.0 where nothing could be compared; and the share of
+        float's matrices and kernels, by elements, that were compared.
+    """
+    others = [_Weights(onnx.load(str(path)).graph) for path in candidate]
+    excess, compared, total = [0.0], 0, 0
+    for path in reference:
+        source = _Weights(onnx.load(str(path)).graph)
+        total += source.elements
+        partner = max(others, key=lambda other: len(source.names & other.names), default=None)
+        for drift in _drifts(source, partner) if partner is not None else ():
+            compared += drift.elements
+            excess.append(drift.excess)
+    return float(np.max(excess)), compared / max(total, 1)  # NaN stays NaN
+
+
+def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
+    for name in sorted(source.names & found.names):
+        before, after = source.read(name), found.read(name)
+        if before is None or after is None:
+            continue
+        wanted, got = before.values, after.values
+        if wanted.ndim < 2 or wanted.shape != got.shape or not wanted.any():
+            continue
+        # Products have columns [in, out], kernels rows [out, in, ...].
+        inner = tuple(range(1, wanted.ndim)) if wanted.ndim > 2 else (0,)
+        wrong = np.asarray(np.sum(np.square(got - wanted), axis=inner, dtype=np.float64))
+        largest = np.asarray(np.abs(wanted).max(axis=inner), np.float64)
+        # Uniform errors of one step have a variance of a twelfth.
+        step = largest / 2.0 ** (after.bits - 1)
+        rounding = np.square(step) / 12.0 * (wanted.size / len(largest))
+        loud = largest > _QUIET * largest.max()
+        yield Drift(
+            name,
+            wanted.size,
+            float(np.sqrt(wrong.sum() / np.sum(np.square(wanted), dtype=np.float64))),
+            float(np.sqrt((wrong[loud] / rounding[loud]).max())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """One weight in float, and the bits that it was written in."""
+
+    values: Float32
+    bits: int
+
+
+class _Weights:
+    """The weights of one graph, by their names in the float graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._tensors = {t.name: t for t in graph.initializer}
+        self._blocks: Mapping[str, onnx.NodeProto] = {
+            n.input[1]: n for n in graph.node if n.op_type == "MatMulNBits"
+        }
+
+    @property
+    def elements(self) -> int:
+        """Number of weights in matrices and kernels."""
+        return sum(
+            prod(t.dims)
+            for t in self._tensors.values()
+            if t.data_type in (*_FLOATS, *_BYTES) and len(t.dims) > 1
+        )
+
+    @property
+    def names(self) -> set[str]:
+        """Names that the float graph would have."""
+        return {name.removesuffix("_half").removesuffix("_quantized") for name in self._tensors}
+
+    def read(self, name: str) -> _Weight | None:
+        """Return weight ``name``; None where it is not there, or no weight."""
+        if name in self._blocks:
+            return self._in_blocks(self._blocks[name])
+        for stored in (name, f"{name}_half", f"{name}_quantized"):
+            tensor = self._tensors.get(stored)
+            if tensor is None:
+                continue
+            values = numpy_helper.to_array(tensor)
+            if tensor.data_type in _FLOATS:
+                return _Weight(values.astype(np.float32), _FLOATS[tensor.data_type])
+            if tensor.data_type in _BYTES:
+                return self._scaled(values, name)
+        return None
+
+    def _scaled(self, values: NDArray[np.generic], name: str) -> _Weight | None:
+        scale = self._floats(f"{name}_scale")
+        if scale is None:
+            return None
+        zero = self._tensors.get(f"{name}_zero_point")
+        offset = (
+            numpy_helper.to_array(zero).astype(np.float32) if zero is not None else np.float32(0)
+        )
+        axis = 0 if values.ndim > 2 else values.ndim - 1
+        if scale.size not in (1, values.shape[axis]):
+            return None
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        widened: Float32 = values.astype(np.float32) - np.reshape(
+            offset, shape if np.size(offset) > 1 else ()
+        )
+        return _Weight(widened * scale.reshape(shape if scale.size > 1 else ()), 8)
+
+    def _in_blocks(self, node: onnx.NodeProto) -> _Weight | None:
+        """Widen the weight of a ``MatMulNBits`` to [in, out]."""
+        sizes = {a.name: int(a.i) for a in node.attribute}
+        rows, columns, bits = sizes["K"], sizes["N"], sizes["bits"]
+        packed = numpy_helper.to_array(self._tensors[node.input[1]])
+        scales = self._floats(node.input[2])
+        if scales is None:
+            return None
+        blocks = packed.shape[1]
+        zero = np.full((columns, blocks, 1), 2 ** (bits - 1), np.float32)
+        if len(node.input) > 3 and node.input[3]:
+            stored = numpy_helper.to_array(self._tensors[node.input[3]]).reshape(columns, -1)
+            zero = _unpack(stored, bits)[:, :blocks, np.newaxis].astype(np.float32)
+        values = _unpack(packed, bits).astype(np.float32)
+        widened = (values - zero) * scales.reshape(columns, blocks, 1)
+        return _Weight(widened.reshape(columns, -1)[:, :rows].T, bits)
+
+    def _floats(self, name: str) -> Float32 | None:
+        for stored in (name, f"{name}_half"):
+            if stored in self._tensors:
+                values: Float32 = numpy_helper.to_array(self._tensors[stored]).astype(np.float32)
+                return values
+        return None
+
+
+def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Return one value an element; of two in a byte the first lies in the low bits."""
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
