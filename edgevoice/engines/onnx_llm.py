@@ -18,13 +18,14 @@ from pathlib import Path
 
 from edgevoice import host, manifest
 from edgevoice.config import LanguageModelSettings
+from edgevoice.engines import ending
 from edgevoice.engines.chat_tokens import ChatTokens
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 
 FAMILY = "onnx-llm"
 PREFILL_BATCH_TOKENS = 16
@@ -149,6 +150,21 @@ class OnnxConversation:
             EngineError: The prompt leaves no room in the context, or onnxruntime fails.
         """
         return self._read(self._prompt(messages), cancelled)
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Return the probability that a mark or the message's end follows its last word.
+
+        Raises:
+            EngineError: As :meth:`prefill`.
+        """
+        read, tail = ending.split(messages, self._prompt)
+        if not tail or not read:
+            return None
+        evaluated = self._read(read, cancelled)
+        if len(self._read_tokens) < len(read) or self._logits is None:
+            return None  # cancelled
+        share = ending.probability(self._logits, tail, self._tokens.tokenise)
+        return Ending(share, evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.
