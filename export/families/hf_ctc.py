@@ -1,12 +1,13 @@
 """Recognisers of raw sound with CTC, from Hugging Face checkpoints.
 
-wav2vec2 and its like through optimum-onnx, as one graph that sherpa-onnx runs as it runs Omnilingual
-ASR. Owns what a source must look like and the order of the steps; tracing, rewriting and quantising
-lie in :mod:`edgevoice.export.optimum_ctc`, :mod:`edgevoice.export.ctc_graph` and
+wav2vec2 and its like through optimum-onnx, as one graph that sherpa-onnx runs as it runs
+Omnilingual ASR. Owns what a source must look like and the order of the steps; tracing, rewriting
+and quantising lie in :mod:`edgevoice.export.optimum_ctc`, :mod:`edgevoice.export.ctc_graph` and
 :mod:`edgevoice.export.families.sherpa_pack`.
 
 No published checkpoint was at hand: every architecture was exported from small random weights,
-where its scores were within 2e-5 of torch's (of their spread), and loaded in sherpa-onnx 2.0.1.
+where its scores were within 2e-5 of torch's (of their spread), and sherpa-onnx 2.0.1 wrote what
+transformers' own greedy decoding writes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One graph in sherpa-onnx's layout, with its ``characters`` front end: no phonemes, no espeak-ng
 (`offline-tts-vits-model.cc` and `offline-tts-character-frontend.cc`, release 2.0). Owns what a
 source must look like, the metadata and the comparison with torch; the trace is
-:mod:`edgevoice.export.torch_vits`'s, the schemes are :mod:`edgevoice.export.families.voice_graphs`'.
+:mod:`edgevoice.export.torch_vits`'s, :mod:`edgevoice.export.families.voice_graphs` has the schemes.
 
 No published checkpoint was at hand: small random weights were exported, whose sound was within 2e-5
 of torch's (of its spread) from 1 to 300 tokens, and sherpa-onnx 2.0.1 spoke with them.
@@ -54,7 +54,7 @@ def inspect(source: Path) -> SourceFacts:
     config = hf_checkpoint.read_config(source)
     if config.get("model_type") != "vits":
         raise ArtifactError(
-            f"{source}: {unknown('architecture', config.get('model_type'), 'vits')}"
+            f"{source}: {unknown('architecture', str(config.get('model_type')), ('vits',))}"
         )
     settings = _tokenizer(source)
     parameters = safetensors_header.check(source)
@@ -112,7 +112,8 @@ def convert(source: Path, out: Path, job: Job) -> Written:
             key: facts[key]
             for key in ("sample_rate_hz", "speakers", "noise_scale", "noise_scale_w")
         },
-        "language": facts["language"] or "en",
+        # MMS says ISO 639-3; what a symbol is called is known for "en".
+        "language": "en" if facts["language"] in ("", "eng") else facts["language"],
         "length_scale": facts["length_scale"],
     }
     note = f"sound within {off:.1g} of torch's (of its spread), without noise"
