@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, EdgevoiceError, EngineError, ExportError
-from edgevoice.export import candidates, child, pickles, plan, publish, recorded, workspace
+from edgevoice.export import candidates, pickles, plan, publish, recorded, workspace
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.candidates import Candidate, Footprint
 from edgevoice.export.family import Job, Written
@@ -22,6 +22,7 @@ from edgevoice.export.plan import Plan, Request, Step
 from edgevoice.export.workspace import Workspace
 from edgevoice.manifest import FILE_NAME
 from edgevoice.progress import Meter
+from edgevoice.quant import child
 from edgevoice.quant.scheme import Scheme
 from edgevoice.store import Store
 
@@ -131,13 +132,13 @@ class Exporter:
         return found, written
 
     def _check_source(self, made: Plan) -> None:
-        with self.meter(f"check {made.source.name}", None) as beat:
+        with self.meter(f"check {made.source.name}", None) as advance:
             seen = child.run(
                 "edgevoice.export.soundness:scan",
                 {"folder": made.source.path},
                 f"looking through {made.source.spec}",
-                candidates.LOAD_TIMEOUT_S,
-                beat,
+                timeout_s=candidates.LOAD_TIMEOUT_S,
+                advance=advance,
             )
         if bad := seen["non_finite"]:
             raise ArtifactError(
