@@ -28,7 +28,7 @@ from edgevoice.export import candidates, family, paired
 from edgevoice.export.calibration import Calibration, Clip
 from edgevoice.export.checks import recogniser
 from edgevoice.export.checks.recogniser import Comparison, Words
-from edgevoice.export.checks.speech_material import librivox
+from edgevoice.export.checks.recordings import librivox
 from edgevoice.export.family import Job
 from edgevoice.export.words import normalise
 from edgevoice.quant.recipe import Recipe

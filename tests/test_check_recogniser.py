@@ -16,7 +16,7 @@ from edgevoice import manifest
 from edgevoice.errors import ConfigError
 from edgevoice.export import gates
 from edgevoice.export.calibration import Clip, default_sentences
-from edgevoice.export.checks import recogniser, speech_material
+from edgevoice.export.checks import recogniser, recordings
 from edgevoice.export.checks.recogniser import Comparison
 from edgevoice.manifest import ArtifactFile
 from edgevoice.quant import int4, int8, onnx_drift
@@ -36,8 +36,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two LibriVox clips as a user's folder."""
     folder = tmp_path_factory.mktemp("material")
     lines = []
-    for clip in speech_material.librivox()[1:3]:
-        shutil.copy(speech_material.LIBRIVOX / clip.name, folder)
+    for clip in recordings.librivox()[1:3]:
+        shutil.copy(recordings.LIBRIVOX / clip.name, folder)
         lines.append(f"{clip.name}\t{clip.text}\n")
     (folder / "transcripts.tsv").write_text("".join(lines), encoding="utf-8")
     return folder
@@ -159,7 +159,7 @@ def test_the_sample_has_short_and_long_recordings() -> None:
 def test_the_default_material_is_held_out_from_calibration() -> None:
     said = set(default_sentences("questions"))
     assert not said & set(default_sentences("calibration"))
-    clips = speech_material.clips(None)
+    clips = recordings.transcribed(None)
     assert {c.text for c in clips} >= said
     assert all(c.text and c.samples.dtype == np.float32 and len(c.samples) > 8000 for c in clips)
 
@@ -167,7 +167,7 @@ def test_the_default_material_is_held_out_from_calibration() -> None:
 def test_a_folder_without_words_is_refused(material: Path, tmp_path: Path) -> None:
     shutil.copy(next(material.glob("*.wav")), tmp_path)
     with pytest.raises(ConfigError, match=r"has 1 \*.wav and words for none"):
-        speech_material.clips(tmp_path)
+        recordings.transcribed(tmp_path)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

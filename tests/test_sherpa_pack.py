@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tiny_wenet import TOKENS, tones, write_pack
+from tiny_wenet import tones, write_pack
 
 from edgevoice.audio.wav import write_wav
 from edgevoice.config import RecogniserSettings
@@ -217,11 +217,6 @@ def test_an_option_stands_in_for_the_metadata(source: Path, tmp_path: Path, job:
     wrong = Job(job.work, job.calibration, options={"chunk_size": "many"})
     with pytest.raises(ConfigError, match="chunk_size=many: a whole number is needed"):
         made(tmp_path / "no", lambda out: WENET.convert(source, out, wrong))
-
-
-def test_tokens_beside_the_space() -> None:
-    assert len(TOKENS) == 5
-    assert pack_search.distance("a b c".split(), "a x c d".split()) == 2
 
 
 @pytest.mark.parametrize("name", sorted(families.MODULES))

@@ -22,6 +22,7 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.export import paired
 from edgevoice.export.calibration import Calibration, default_sentences
+from edgevoice.export.checks import costs
 from edgevoice.export.gates import Figures
 from edgevoice.quant import divergence, drift
 from edgevoice.quant.divergence import Divergence, Scorer
@@ -76,7 +77,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "decode_ratio_low": decode.low,
         "decode_tokens_per_s": 1.0 / decode.second_s if decode.second_s else math.nan,
         **weights,
-        "size_ratio": _size(candidate) / _size(reference),
+        "size_ratio": costs.size_ratio(reference, candidate),
         "load_s": load_s,
     }
 
@@ -205,7 +206,3 @@ class _Runs:
 def _windows(tokens: Sequence[int]) -> list[Sequence[int]]:
     cut = [tokens[i : i + WINDOW_TOKENS] for i in range(0, len(tokens), WINDOW_TOKENS)]
     return [window for window in cut if len(window) > 1]
-
-
-def _size(artifact: Path) -> int:
-    return sum(file.size for file in manifest.read(artifact).files)

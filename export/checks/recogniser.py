@@ -26,7 +26,7 @@ from edgevoice.engines.recogniser import load_unguarded
 from edgevoice.errors import MissingDependencyError
 from edgevoice.export import paired
 from edgevoice.export.calibration import Clip
-from edgevoice.export.checks import speech_material
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ
@@ -79,7 +79,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
     Args:
         reference: Float artifact.
         candidate: Made from it.
-        material: See :func:`edgevoice.export.checks.speech_material.clips`.
+        material: See :func:`edgevoice.export.checks.recordings.transcribed`.
         threads: Of one decode.
 
     Returns:
@@ -91,7 +91,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ArtifactError: One of the two cannot be loaded.
         ConfigError: ``material`` has nothing to measure with.
     """
-    clips = speech_material.clips(material)
+    clips = recordings.transcribed(material)
     settings = RecogniserSettings(threads=threads)
     started = time.perf_counter()
     first = load_unguarded(reference, settings)
@@ -112,10 +112,8 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "weights_compared": compared,
         "rtf": ratio.second_s / seconds,
         "reference_rtf": ratio.first_s / seconds,
-        "speed_ratio": ratio.median,
-        "speed_ratio_low": ratio.low,
-        "speed_ratio_high": ratio.high,
-        "size_ratio": _size(candidate) / _size(reference),
+        **costs.ratio_figures("speed_ratio", ratio),
+        "size_ratio": costs.size_ratio(reference, candidate),
         "load_s": loaded - between,
         "reference_load_s": between - started,
     }
@@ -183,7 +181,3 @@ def _upper_end(more: np.ndarray, words: np.ndarray) -> float:
     drawn = np.random.default_rng(0).integers(0, len(words), size=(_DRAWS, len(words)))
     points = 100.0 * more[drawn].sum(axis=1) / words[drawn].sum(axis=1)
     return float(np.percentile(points, 97.5))
-
-
-def _size(folder: Path) -> int:
-    return sum(file.size for file in manifest.read(folder).files)
