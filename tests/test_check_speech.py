@@ -20,7 +20,7 @@ from edgevoice.export import gates
 from edgevoice.export.checks import sound, speech
 from edgevoice.export.families import piper_voice
 from edgevoice.frames import Float32
-from edgevoice.quant.convolutions import round_weights
+from edgevoice.quant.int8 import round_columns
 from edgevoice.stages import Recogniser
 from edgevoice.store import Store
 
@@ -135,7 +135,7 @@ def test_one_scale_a_tensor_where_each_channel_needs_its_own_is_caught(judged: A
             for name in ("conv_q", "conv_k"):
                 weight = f"{layer}.{name}.weight"
                 wide = arrays[weight] * arrays[f"{weight}_scale"]
-                arrays[weight], scale = round_weights(wide, per_channel=False)
+                arrays[weight], scale = round_columns(wide, per_channel=False)
                 arrays[f"{weight}_scale"] = np.full(wide.shape[1], scale[0], np.float32)
 
     stretched, verdicts = judged(stretch)
