@@ -151,17 +151,18 @@ def _round(
     chosen = treatments.choose(model, recipe, scheme.name)
     operators = ("MatMul", "Gather")
     rounded = treatments.round_products(model, chosen, operators=operators, importance=importance)
-    for treatment, names in rounded.items():
-        form = "int8" if treatment == INT8 else f"blocks of {SCHEMES[treatment].bits:g} bits"
-        notes.append(f"{len(names)} matrices in {form}")
     # A matrix that is embedding and logits at once has no dynamic form.
-    left = {
-        name: "int8-weights"
-        for name in set(chosen) - set(rounded.get(INT8, ()))
-        if chosen[name] == INT8
-    }
-    for names in treatments.round_products(model, left, operators=operators).values():
-        notes[-1] += f", {len(names)} in blocks of 8 bits"
+    left = {name for name in chosen if chosen[name] == INT8} - set(rounded.get(INT8, ()))
+    blocks = treatments.round_products(
+        model, dict.fromkeys(left, "int8-weights"), operators=operators
+    )
+    for treatment, names in rounded.items():
+        if treatment == INT8:
+            tied = sum(map(len, blocks.values()))
+            notes.append(f"{len(names)} matrices in int8, {tied} in blocks of 8 bits")
+        else:
+            bits = SCHEMES[treatment].bits
+            notes.append(f"{len(names)} matrices in blocks of {bits:g} bits")
     kept = [name for name, treatment in chosen.items() if treatment == KEEP]
     # Angles of far positions need float32's digits.
     stored = float16.store(model, (*map(escape, kept), "rotation_*"))
