@@ -200,7 +200,7 @@ def note_on_weights(found: Footprint) -> str:
 def artifact(
     family: Family, name: str, scheme: str, folder: Path, written: Written, **rest: Any
 ) -> Manifest:
-    """Return the manifest of the files in ``folder``."""
+    """Return the manifest of the files in ``folder``; what ``written`` says of its scheme wins."""
     from edgevoice.store import describe
 
     return Manifest(
@@ -208,7 +208,7 @@ def artifact(
         stage=family.stage,
         family=family.artifact_family,
         format=family.format,
-        scheme=scheme,
+        scheme=written.scheme or scheme,
         files=describe(folder),
         tensors={choice.name: choice.type for choice in written.tensors},
         **{"licence": "", "source": "", "engine": dict(written.engine), **rest},

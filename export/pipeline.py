@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgevoice import manifest
@@ -80,7 +80,7 @@ class Exporter:
             ArtifactError: The source cannot be converted.
             MissingDependencyError: A package is not installed.
         """
-        plan.refuse_what_cannot_be(made, self.store)
+        plan.refuse_what_cannot_be(made, self.store, request.out)
         if made.pickled:
             self.say(f"{made.pickled[0].name} is a pickle and is not read; --allow-pickle reads it")
         key = recorded.key(request, made)
@@ -214,7 +214,7 @@ class Exporter:
         if earlier:
             self.say(f"going on with the {scheme.name} candidate of an interrupted export")
         engine = {**running.written.engine, **done.engine}
-        done = Written(engine, done.tensors, done.notes)
+        done = replace(done, engine=engine)
         described = candidates.artifact(
             family, f"candidate-{scheme.name}", scheme.name, folder, done
         )

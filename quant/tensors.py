@@ -8,7 +8,7 @@ values is read from the operators that use them, not from names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -80,6 +80,15 @@ def require_finite(model: onnx.ModelProto) -> None:
                     f"weight {tensor.name!r} has {wrong} of {values.size} values that are NaN or "
                     "infinite; the source is damaged, fetch it again"
                 )
+
+
+def rounded_to(found: Iterable[TensorChoice]) -> str:
+    """Return ``int8`` or ``int4``, whichever more weights are in; "" where all are in float."""
+    elements = {"int8": 0, "int4": 0}
+    for choice in found:
+        if (kind := choice.type.removeprefix("u")) in elements:
+            elements[kind] += choice.elements
+    return max(elements, key=lambda kind: elements[kind]) if any(elements.values()) else ""
 
 
 def integer_operators(model: onnx.ModelProto) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def choose(
     chosen = {t.name: recipe.treatment(prefix + t.name, otherwise) for t in model.graph.initializer}
     for wanted in chosen.values():
         if wanted not in TREATMENTS:
-            raise ConfigError(unknown("treatment of an ONNX tensor", wanted, TREATMENTS))
+            raise ConfigError(unknown("treatment", wanted, TREATMENTS))
     return chosen
 
 

@@ -19,7 +19,7 @@ from edgevoice.export.calibration import Clip, default_sentences
 from edgevoice.export.checks import recogniser, recordings
 from edgevoice.export.checks.recogniser import Comparison
 from edgevoice.manifest import ArtifactFile
-from edgevoice.quant import int4, int8, onnx_drift
+from edgevoice.quant import convolutions, float16, int4, int8, onnx_drift, treatments
 
 WHISPER = "whisper-tiny.en-int8"
 ENCODER, DECODER = "encoder.int8.onnx", "decoder.int8.onnx"
@@ -186,6 +186,72 @@ def test_columns_are_widened_as_the_runtime_does() -> None:
     int8.quantise(rounded)
     (drift,) = onnx_drift.drifts(float_model, rounded)
     assert 0 < drift.error < 0.02 and 0.5 < drift.excess < 1.5
+
+
+def turned() -> onnx.ModelProto:
+    """A square Gemm whose weight is stored [out, in]."""
+    weight = np.random.default_rng(5).standard_normal((96, 96)).astype(np.float32)
+    model = product()
+    del model.graph.node[:]
+    model.graph.node.append(onnx.helper.make_node("Gemm", ["x", "w"], ["y"], "gemm", transB=1))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    return model
+
+
+@pytest.mark.parametrize("treatment", ["int8", "int8-weights", "fp16"])
+def test_a_turned_weight_is_compared_as_what_it_multiplies(treatment: str) -> None:
+    rounded = turned()
+    treatments.round_products(rounded, {"w": treatment})
+    float16.store(rounded)
+    (drift,) = onnx_drift.drifts(turned(), rounded)
+    assert 0 < drift.excess < 1.5
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_a_kernel_is_compared_with_the_product_that_it_became(kind: str) -> None:
+    weight = np.random.default_rng(6).standard_normal((16, 24, 5)).astype(np.float32)
+
+    def model() -> onnx.ModelProto:
+        node = onnx.helper.make_node(
+            kind, ["x", "w"], ["y"], name="c", strides=[2 if kind == "ConvTranspose" else 1]
+        )
+        made = product()
+        del made.graph.node[:]
+        made.graph.node.append(node)
+        made.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+        return made
+
+    rounded = model()
+    assert convolutions.quantise(rounded) == ["w"]
+    (drift,) = onnx_drift.drifts(model(), rounded)
+    assert (drift.elements, 0 < drift.excess < 1.5) == (weight.size, True)
+    scales = next(t for t in rounded.graph.initializer if t.name == "w_scale")
+    values = numpy_helper.to_array(scales).copy()
+    values[0] = 0.0
+    scales.CopyFrom(numpy_helper.from_array(values, "w_scale"))
+    (drift,) = onnx_drift.drifts(model(), rounded)
+    assert drift.excess > 7
+
+
+def test_weights_that_are_not_found_have_not_passed(tmp_path: Path) -> None:
+    onnx.save(product(), str(tmp_path / "float.onnx"))
+    renamed = product()
+    renamed.graph.initializer[0].name = renamed.graph.node[0].input[1] = "other"
+    onnx.save(renamed, str(tmp_path / "other.onnx"))
+    excess, compared = onnx_drift.worst([tmp_path / "float.onnx"], [tmp_path / "other.onnx"])
+    assert np.isnan(excess) and compared == 0.0
+    (verdict,) = gates.judge(
+        {"weight_excess": excess},
+        [b for b in gates.BOUNDS["recogniser"] if b.figure == "weight_excess"],
+    )
+    assert not verdict.passed
+    assert str(verdict) == "weight_excess not measured, allowed at most 3: missed"
+
+
+def test_a_copy_is_compared_whatever_its_format(tmp_path: Path) -> None:
+    for name in ("one.ort", "two.ort"):
+        (tmp_path / name).write_bytes(b"not to be read by onnx")
+    assert onnx_drift.worst([tmp_path / "one.ort"], [tmp_path / "two.ort"]) == (0.0, 1.0)
 
 
 def product() -> onnx.ModelProto:

@@ -145,8 +145,9 @@ def test_a_pack_in_integers_passes_through_and_cannot_be_anything_else(
     assert WENET.inspect(done).detail["quantised already"] == "model"
     converted, written = made(tmp_path / "c", lambda out: WENET.convert(done, out, job))
     assert written.notes == ("model.onnx is in integers already and stays as it is",)
+    assert written.scheme == "int8"
     kept = quantised(WENET, converted, tmp_path / "kept", "int8", job)
-    assert kept.notes == ("quantised already: kept, checked",)
+    assert (kept.notes, kept.scheme) == (("quantised already: kept, checked",), "int8")
     graph = (tmp_path / "kept" / "model.onnx").read_bytes()
     assert graph == (done / "model.int8.onnx").read_bytes()
     with pytest.raises(ArtifactError, match="quantised already, int4 cannot be made of it"):

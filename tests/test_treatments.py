@@ -69,7 +69,7 @@ def test_int8_is_dynamic_and_its_scales_stay_float32() -> None:
 
 def test_a_treatment_that_is_no_onnx_scheme_is_named() -> None:
     recipe = Recipe((Override("first", "Q4_K"),))
-    with pytest.raises(ConfigError, match="unknown treatment of an ONNX tensor 'Q4_K'"):
+    with pytest.raises(ConfigError, match="unknown treatment 'Q4_K'"):
         write_scheme(chain(), find("int8"), recipe)
 
 

@@ -22,7 +22,7 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.export import paired
 from edgevoice.export.calibration import Calibration, default_sentences
-from edgevoice.export.checks import costs
+from edgevoice.export.checks import costs, weights
 from edgevoice.export.gates import Figures
 from edgevoice.quant import divergence, drift
 from edgevoice.quant.divergence import Divergence, Scorer
@@ -61,7 +61,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ArtifactError: One of them cannot be loaded, or a weight is damaged; the line names it.
         ConfigError: The vocabularies differ, or an engine offers no scorer.
     """
-    weights = compare_weights(reference, candidate)
+    damage = compare_weights(reference, candidate)
     judged = compare_text(reference, candidate, held_out(material), threads, MOST_TOKENS)
     prefill, decode, load_s = compare_speed(reference, candidate, threads)
     return {
@@ -76,7 +76,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "decode_ratio": decode.median,
         "decode_ratio_low": decode.low,
         "decode_tokens_per_s": 1.0 / decode.second_s if decode.second_s else math.nan,
-        **weights,
+        **damage,
         "size_ratio": costs.size_ratio(reference, candidate),
         "load_s": load_s,
     }
@@ -88,13 +88,21 @@ def held_out(material: Path | None) -> tuple[str, ...]:
 
 
 def compare_weights(reference: Path, candidate: Path) -> Figures:
-    """Look for damage in a GGUF beside its float GGUF; nothing for other formats.
+    """Look for damage that a text may not touch; nothing where the formats differ.
+
+    Returns:
+        ``weight_error_max`` of GGUF files; of ONNX, what
+        :func:`edgevoice.export.checks.weights.compare` says.
 
     Raises:
-        ArtifactError: A tensor is missing or damaged.
+        ArtifactError: A tensor of a GGUF file is missing or damaged.
+        MissingDependencyError: onnx is not installed.
     """
     described = [manifest.read(artifact) for artifact in (reference, candidate)]
-    if any(artifact.format != "gguf" for artifact in described):
+    formats = {artifact.format for artifact in described}
+    if formats == {"onnx"}:
+        return weights.compare(reference, candidate)
+    if formats != {"gguf"}:
         return {}
     first, second = (
         folder / artifact.file(".gguf").path

@@ -27,7 +27,7 @@ from edgevoice.engines import speech as engines
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, EdgevoiceError
 from edgevoice.export.calibration import Calibration, default_sentences
-from edgevoice.export.checks import costs, sound
+from edgevoice.export.checks import costs, sound, weights
 from edgevoice.export.paired import PairedRatio, compare
 from edgevoice.export.words import spelled, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
@@ -59,7 +59,10 @@ def measure(
         default_sentences("speech") if material is None else Calibration(material).sentences()
     )
     whisper = listener()
-    figures: dict[str, Any] = {"size_ratio": costs.size_ratio(reference, candidate)}
+    figures: dict[str, Any] = {
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **weights.compare(reference, candidate),
+    }
     runners = contenders(reference, candidate)
     speed: dict[str, dict[int, PairedRatio]] = {}
     own: dict[str, float] = {}

@@ -21,12 +21,12 @@ import onnx
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export.families import pack_layout, pack_search
 from edgevoice.export.families.pack_layout import KEPT, TOKENS, Layout
-from edgevoice.export.family import Family, Job, SourceFacts, Written
+from edgevoice.export.family import AS_IS, Family, Job, SourceFacts, Written
 from edgevoice.export.onnx_graph import load, save
 from edgevoice.quant import float16, treatments
 from edgevoice.quant.recipe import HALF, KEEP, Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
-from edgevoice.quant.tensors import choices, require_finite
+from edgevoice.quant.tensors import choices, require_finite, rounded_to
 
 SCHEMES = ("fp32", "fp16", "int8", "int8-mixed", "int8-weights", "int4", "int4-asymmetric")
 CHECKER = "edgevoice.export.checks.recogniser:measure"
@@ -120,7 +120,8 @@ def _convert(pack: Pack, source: Path, out: Path, job: Job) -> Written:
     integers = pack_layout.quantised(models)
     said = [f"{role}.onnx is in integers already and stays as it is" for role in integers]
     said += [f"{r}{p.suffix} passes through unread" for r, p in found.items() if r not in models]
-    return Written(_engine(pack, models, job), _choices(models), tuple(said))
+    scheme = _kept_scheme(found, models)
+    return Written(_engine(pack, models, job), _choices(models), tuple(said), scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ class _Quantiser:
                 )
             for role, path in found.items():
                 shutil.copyfile(path, out / f"{role}{path.suffix}")
-            return Written(engine, _choices(models), ("quantised already: kept, checked",))
+            said = ("quantised already: kept, checked",)
+            return Written(engine, _choices(models), said, _kept_scheme(found, models))
         notes: list[str] = []
         if scheme.options.get("mixed"):
             found_best = pack_search.search(
@@ -243,6 +245,13 @@ def whole_numbers(
         if value.isdigit():
             found[name] = int(value)
     return found
+
+
+def _kept_scheme(found: Mapping[str, Path], models: Mapping[str, onnx.ModelProto]) -> str:
+    """Return what a pack that passes through is written in, "" for float."""
+    if len(models) < len(found):
+        return AS_IS
+    return rounded_to(_choices(models)) if pack_layout.quantised(models) else ""
 
 
 def _choices(models: Mapping[str, onnx.ModelProto]) -> tuple[TensorChoice, ...]:

@@ -24,7 +24,7 @@ from edgevoice.export.onnx_graph import load, save
 from edgevoice.quant import dynamic_int8, float16
 from edgevoice.quant.recipe import KEEP, Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
-from edgevoice.quant.tensors import choices, integer_operators, require_finite
+from edgevoice.quant.tensors import choices, integer_operators, require_finite, rounded_to
 
 SCHEMES = ("fp32", "fp16", "int8")
 
@@ -187,7 +187,9 @@ def _written(
     tensors: tuple[TensorChoice, ...] = tuple(
         choice for name, model in models.items() for choice in choices(model, name)
     )
-    return Written(single.engine(models[single.files[-1]]), tensors, notes)
+    integers = any(integer_operators(model) for model in models.values())
+    scheme = rounded_to(tensors) if integers else ""
+    return Written(single.engine(models[single.files[-1]]), tensors, notes, scheme)
 
 
 def input_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
