@@ -34,9 +34,9 @@ import numpy as np
 import soxr
 
 from edgevoice import manifest
-from edgevoice.config import SpeechSettings
 from edgevoice.engines import piper
 from edgevoice.engines.speech import load_speech
+from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech
 
 SENTENCES = (

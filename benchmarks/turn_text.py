@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgevoice.completeness import combine, model_completeness, text_completeness
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf
 from edgevoice.phrases import load
 from edgevoice.questions import QUESTIONS
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 from edgevoice.store import Store
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgevoice import host, runfile
-from edgevoice.config import Settings
 from edgevoice.errors import ArtifactError, EdgevoiceError
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 Status = Literal["ok", "missing", "broken", "note"]

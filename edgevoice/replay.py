@@ -29,7 +29,6 @@ from edgevoice.audio.cleaning import clean_caller
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink, WavSource
-from edgevoice.config import Settings
 from edgevoice.errors import ConfigError
 from edgevoice.events import DecisionNotice, Notice
 from edgevoice.frames import (
@@ -43,6 +42,7 @@ from edgevoice.frames import (
 )
 from edgevoice.loading import Hearing
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, Ending, Message, never
 from edgevoice.tape import AGENT, EVENTS, SETTINGS, USER
 from edgevoice.weights import Engines

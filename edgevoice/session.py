@@ -25,7 +25,6 @@ import numpy as np
 
 from edgevoice.answering import Answerer
 from edgevoice.audio.reference import Reference, SteppedReference, reference_of
-from edgevoice.config import Settings
 from edgevoice.engines.edges import Continued, Edge, Paused, Started
 from edgevoice.errors import AudioError, EdgevoiceError
 from edgevoice.events import (
@@ -76,6 +75,7 @@ from edgevoice.frames import (
 from edgevoice.history import History
 from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
+from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller, Sink, Source
 from edgevoice.tape import Tape
 from edgevoice.turn_rules import rules

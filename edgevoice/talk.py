@@ -17,13 +17,13 @@ from edgevoice.audio.cleaning import clean_caller, clean_microphone
 from edgevoice.audio.ports import open_ports
 from edgevoice.audio.script import ScriptedSource
 from edgevoice.audio.wav_port import WavSink
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError
 from edgevoice.events import Notice, StateNotice, TranscriptNotice
 from edgevoice.exchanges import Exchange, ExchangeLog
 from edgevoice.questions import SpokenQuestion
 from edgevoice.recording import Recorder, SessionRecord
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.stages import Sink, Source
 from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgevoice.config import Settings
 from edgevoice.phrases import Phrases, load
+from edgevoice.settings import Settings
 
 NEAR_MISS = 0.6
 """A pause in mid-turn that took this share of the wait, or more, was nearly answered."""

@@ -14,10 +14,10 @@ from edgevoice import config, doctor
 from edgevoice.audio import ports
 from edgevoice.audio.portaudio import AudioDevice
 from edgevoice.cli import main
-from edgevoice.config import Settings
 from edgevoice.doctor import Check
 from edgevoice.errors import AudioError, MissingDependencyError
 from edgevoice.runfile import RunFile, Running
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 pytestmark = pytest.mark.bundle

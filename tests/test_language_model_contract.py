@@ -10,10 +10,10 @@ import tiny_llm
 from chat_server import ChatServer
 from fakes import ScriptedLanguageModelModel
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf, onnx_llm
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import LanguageModel, LanguageModelModel, Message
 
 SYSTEM = Message("system", LanguageModelSettings().system_prompt)

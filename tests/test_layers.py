@@ -21,7 +21,17 @@ FOLDERS = {
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
+        *(
+            "edgevoice",
+            "errors",
+            "frames",
+            "events",
+            "stages",
+            "manifest",
+            "settings",
+            "config",
+            "progress",
+        ),
         *("host", "native_memory", "report_style"),
     ),
     (

@@ -16,7 +16,7 @@ from fakes import (
 )
 
 from edgevoice.audio.wav_port import WavSink, WavSource
-from edgevoice.config import Settings, override
+from edgevoice.config import override
 from edgevoice.errors import AudioError, EngineError
 from edgevoice.events import (
     ClearNotice,
@@ -29,6 +29,7 @@ from edgevoice.events import (
 )
 from edgevoice.frames import Float32, Frame, Int16
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, Message, never
 from edgevoice.weights import Engines
 

@@ -12,10 +12,11 @@ import pytest
 from edgevoice import config
 from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.audio.wav import read_wav
-from edgevoice.config import Settings, override
+from edgevoice.config import override
 from edgevoice.errors import AudioError
 from edgevoice.events import DecisionNotice, SpeechStarted
 from edgevoice.frames import FRAME_SAMPLES, Frame, Int16, to_int16
+from edgevoice.settings import Settings
 from edgevoice.tape import Tape
 from edgevoice.tapes import Tapes
 

@@ -21,6 +21,7 @@ from typing import Any
 from edgevoice import config, runfile
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, DaemonError
 from edgevoice.read_ahead import read_ahead
+from edgevoice.settings import Settings
 
 HELP = "serve conversations over a WebSocket"
 EXIT_NOT_RUNNING = 3
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _stop(arguments, settings)
 
 
-def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     read_ahead(settings)  # before the imports that wait for the disk
     from edgevoice.daemon import Daemon
     from edgevoice.loading import load_engines
@@ -97,7 +98,7 @@ def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
     os._exit(EXIT_OK)
 
 
-def _status(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     daemon = runfile.find(arguments.port, settings.daemon.port)
     if daemon is None:
         return _not_running(arguments)
@@ -118,7 +119,7 @@ def _status(arguments: argparse.Namespace, settings: config.Settings) -> int:
     return EXIT_OK
 
 
-def _stop(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _stop(arguments: argparse.Namespace, settings: Settings) -> int:
     daemon = runfile.find(arguments.port, settings.daemon.port)
     if daemon is None:
         return _not_running(arguments)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import config, host
-from edgevoice.config import Settings
 from edgevoice.console import Console, spans_table
 from edgevoice.errors import (
     EXIT_FAILURE,
@@ -22,6 +21,7 @@ from edgevoice.errors import (
     MissingDependencyError,
 )
 from edgevoice.read_ahead import read_ahead
+from edgevoice.settings import Settings
 
 if TYPE_CHECKING:
     from edgevoice.questions import SpokenQuestion

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from edgevoice import manifest
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_unguarded
 from edgevoice.errors import MissingDependencyError
 from edgevoice.export import paired
@@ -30,6 +29,7 @@ from edgevoice.export.checks import speech_material
 from edgevoice.export.gates import Figures
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
 
 _PAIRS = 7
