@@ -100,6 +100,8 @@ class Family:
         recipes: Overrides by scheme, measured for this family; a scheme without one has none.
         checker: ``module:function`` of the stage's measurement, see :mod:`edgevoice.export.gates`.
         options: Names that ``--option`` may set, with a line of help each.
+        bounds: Figures that this family holds to another value than its stage, asked for after the
+            user's own (``bounds_for(stage, {**family.bounds, **overrides})``).
         licence: SPDX expression when the family knows it, "" when the user has to say.
         needs: Modules that ``convert`` and ``quantise`` import, each with the pip requirement
             that brings it; looked for before any work starts.
@@ -119,6 +121,7 @@ class Family:
     checker: str
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
     licence: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,6 +132,10 @@ class Family:
 
 # In the order in which a source without --family is offered to them.
 MODULES: Mapping[str, str] = {
+    "piper": "piper",
+    "kokoro": "kokoro",
+    "matcha": "matcha",
+    "kitten": "kitten",
     "online-transducer": "online_transducer",
     "zipformer2-ctc": "zipformer2_ctc",
     "wenet-ctc": "wenet_ctc",

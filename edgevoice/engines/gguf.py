@@ -18,6 +18,7 @@ import numpy as np
 from edgevoice import host, manifest
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.llama_library import last_error, llama_cpp
+from edgevoice.engines.message_ending import share_of_endings, template_tail, unmarked
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.settings import LanguageModelSettings
@@ -27,7 +28,6 @@ PREFILL_BATCH_TOKENS = 16
 """Tokens read between two looks at a cancel. On two x86-64 cores SmolLM2-135M Q4_1 reads as fast
 in batches of 16 (65 ms each) as of 512, and the compute buffers shrink from 16 to 2 MB."""
 PENALTY_WINDOW_TOKENS = 64
-_MARKS = ".?!"
 
 
 def load(artifact: Path, settings: LanguageModelSettings) -> GgufModel:
@@ -128,28 +128,18 @@ class GgufConversation:
         Raises:
             EngineError: As :meth:`prefill`.
         """
-        *before, last = messages
-        unmarked = Message(last.role, last.content.rstrip().rstrip(_MARKS))
-        prompt = self._prompt([*before, unmarked])
-        tail = self._tail()
+        prompt = self._prompt(unmarked(messages))
+        tail = template_tail(self._weights.prompt)
         read = prompt[: len(prompt) - len(tail)]
         if not tail or not read:
             return None
         evaluated = self._read(read, cancelled)
         if len(self._tokens) < len(read):
             return None  # cancelled
-        ends = {tail[0]} | {t[0] for m in _MARKS if len(t := self._weights.tokenise(m)) == 1}
         logits = np.ctypeslib.as_array(
             llama_cpp.llama_get_logits_ith(self._context, -1), (self._weights.vocabulary_size,)
         )
-        shares = np.exp(logits - logits.max())
-        return Ending(float(shares[list(ends)].sum() / shares.sum()), evaluated)
-
-    def _tail(self) -> list[int]:
-        """Return what the template puts behind the last message's content."""
-        one, other = (self._weights.prompt([Message("user", text)]) for text in ("0", "A"))
-        same = _common_prefix(one[::-1], other[::-1])
-        return one[len(one) - same :]
+        return Ending(share_of_endings(logits, tail, self._weights.tokenise), evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.

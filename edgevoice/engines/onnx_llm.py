@@ -18,13 +18,14 @@ from pathlib import Path
 
 from edgevoice import host, manifest
 from edgevoice.engines.chat_tokens import ChatTokens
+from edgevoice.engines.message_ending import share_of_endings, template_tail, unmarked
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
 from edgevoice.settings import LanguageModelSettings
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 
 FAMILY = "onnx-llm"
 PREFILL_BATCH_TOKENS = 16
@@ -149,6 +150,23 @@ class OnnxConversation:
             EngineError: The prompt leaves no room in the context, or onnxruntime fails.
         """
         return self._read(self._prompt(messages), cancelled)
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Return the probability that a mark or the message's end follows its last word.
+
+        Raises:
+            EngineError: As :meth:`prefill`.
+        """
+        prompt = self._prompt(unmarked(messages))
+        tail = template_tail(self._tokens.prompt)
+        read = prompt[: len(prompt) - len(tail)]
+        if not tail or not read:
+            return None
+        evaluated = self._read(read, cancelled)
+        if len(self._read_tokens) < len(read) or self._logits is None:
+            return None  # cancelled
+        probability = share_of_endings(self._logits, tail, self._tokens.tokenise)
+        return Ending(probability, evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.

@@ -142,6 +142,7 @@ class PiperSpeech:
         *,
         speaker: int,
         speed: float,
+        noise: float,
         max_symbols: int,
     ) -> None:
         if not 0 <= speaker < max(config.speakers, 1):
@@ -155,7 +156,8 @@ class PiperSpeech:
         self._max_symbols = max_symbols
         self._speaker = speaker
         self._scales = np.array(
-            [config.noise_scale, config.length_scale / speed, config.noise_w], dtype=np.float32
+            [config.noise_scale * noise, config.length_scale / speed, config.noise_w * noise],
+            dtype=np.float32,
         )
         if needed := {"input", "input_lengths", "scales"} - graph.inputs:
             raise ArtifactError(f"{name}: not a Piper voice: it lacks {', '.join(sorted(needed))}")
@@ -214,6 +216,7 @@ def load(
     threads: int,
     speaker: int = 0,
     speed: float = 1.0,
+    noise: float = 1.0,
     engine: Mapping[str, Any] = MappingProxyType({}),
 ) -> PiperSpeech:
     """Load the Piper voice in ``folder``.
@@ -223,6 +226,7 @@ def load(
         threads: Threads of one run.
         speaker: Number of the speaker, from 0.
         speed: Above 1 is faster.
+        noise: Times the voice's own; with 0 it says the same each time.
         engine: The manifest's table; with the halves of the graph in it these are loaded, and
             otherwise the whole graph, which is silent until a sentence is done.
 
@@ -239,5 +243,11 @@ def load(
     else:
         graph, max_symbols = CutGraph(cut, threads, config.sample_rate_hz), MAX_SYMBOLS_IN_HALVES
     return PiperSpeech(
-        model.name, graph, config, speaker=speaker, speed=speed, max_symbols=max_symbols
+        model.name,
+        graph,
+        config,
+        speaker=speaker,
+        speed=speed,
+        noise=noise,
+        max_symbols=max_symbols,
     )

@@ -11,6 +11,7 @@ from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
 from edgevoice.stages import EndOfTurn, RecogniserModel
 
 _SETTINGS = RecogniserSettings()
+_END_OF_TURN = EndOfTurnSettings()
 
 
 def load_recogniser(folder: Path, settings: RecogniserSettings) -> RecogniserModel:
@@ -39,11 +40,19 @@ def load_unguarded(folder: Path, settings: RecogniserSettings = _SETTINGS) -> Re
 
 
 def load_end_of_turn(folder: Path, settings: EndOfTurnSettings) -> EndOfTurn:
-    """Load the end-of-turn artifact in ``folder``, warmed up.
+    """Load the end-of-turn artifact in ``folder``, warmed up; the first time in a child first.
 
     Raises:
         ArtifactError: It is no end-of-turn model, or its file cannot be used.
     """
+    ensure_loadable(folder, f"{__name__}:load_end_of_turn_unguarded")
+    return load_end_of_turn_unguarded(folder, settings)
+
+
+def load_end_of_turn_unguarded(
+    folder: Path, settings: EndOfTurnSettings = _END_OF_TURN
+) -> EndOfTurn:
+    """Load as :func:`load_end_of_turn` in this process, which native code may end."""
     from edgevoice.engines.smart_turn import load_smart_turn
 
     return load_smart_turn(folder, settings)

@@ -9,59 +9,104 @@ from typing import Any
 import numpy as np
 
 from edgevoice import host, manifest
+from edgevoice.engines.probe import ensure_loadable
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.frames import Float32, to_float32
 from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech
 
 ONNX_FAMILIES = ("piper", "kokoro")
+RUNNERS = ("onnx", "sherpa")
+
+
+_SETTINGS = SpeechSettings()
 
 
 def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
     """Load the voice in ``folder`` with the engine that ``settings`` asks for.
 
-    ``auto`` takes onnxruntime itself where it can (Piper, Kokoro: benchmarks/speech_engines.py
-    shows it faster than sherpa-onnx, in int8 by far), sherpa-onnx for every other family.
+    The very first time, that engine loads it in a child process first. ``auto`` is the engine of
+    the manifest's ``runner``, which the exporter measured; where it says nothing, onnxruntime
+    itself for Piper and Kokoro (benchmarks/speech_engines.py shows it faster than sherpa-onnx, in
+    int8 by far) and sherpa-onnx for every other family.
 
     Raises:
         ArtifactError: The voice is incomplete, truncated, or of an unknown family.
         ConfigError: The engine cannot run this family, or the voice has no such speaker.
         MissingDependencyError: espeak-ng is needed and not installed.
     """
+    # A setting that cannot be is no fault of the artifact's, so it is not found in the child.
+    runner = runner_of(_described(folder), settings.engine)
+    ensure_loadable(folder, f"{__name__}:load_{runner}")
+    return load_unguarded(folder, settings)
+
+
+def load_onnx(folder: Path) -> Speech:
+    """Load on onnxruntime itself, with settings that every voice takes."""
+    return load_unguarded(folder, SpeechSettings(engine="onnx"))
+
+
+def load_sherpa(folder: Path) -> Speech:
+    """Load in sherpa-onnx, with settings that every voice takes."""
+    return load_unguarded(folder, SpeechSettings(engine="sherpa"))
+
+
+def runner_of(described: manifest.Manifest, engine: str = "auto") -> str:
+    """Return ``onnx`` or ``sherpa``: what runs this voice when the setting is ``engine``.
+
+    Raises:
+        ArtifactError: The manifest names another runner.
+        ConfigError: The setting asks for onnxruntime and the family is none that it runs.
+    """
+    family = described.family
+    if engine == "auto":
+        engine = str(
+            described.engine.get("runner", "onnx" if family in ONNX_FAMILIES else "sherpa")
+        )
+        if engine not in RUNNERS:
+            raise ArtifactError(f"{described.name!r}: {unknown('runner', engine, RUNNERS)}")
+    if engine == "onnx" and family not in ONNX_FAMILIES:
+        raise ConfigError(
+            f"[speech] engine = 'onnx' cannot run {described.name!r}: "
+            f"{unknown('family', family, ONNX_FAMILIES)}; use engine = 'auto'"
+        )
+    return engine
+
+
+def load_unguarded(
+    folder: Path, settings: SpeechSettings = _SETTINGS, noise: float = 1.0
+) -> Speech:
+    """Load as :func:`load_speech` in this process, which native code may end.
+
+    ``noise`` is times the voice's own, where onnxruntime runs a Piper voice.
+    """
+    described = _described(folder)
+    if runner_of(described, settings.engine) == "sherpa":
+        return _load_sherpa(folder, described, settings)
+    threads = host.threads(settings.threads)
+    if described.family == "piper":
+        from edgevoice.engines import piper
+
+        return piper.load(
+            folder,
+            threads=threads,
+            speaker=settings.speaker,
+            speed=settings.speed,
+            noise=noise,
+            engine=described.engine,
+        )
+    from edgevoice.engines import kokoro
+
+    return kokoro.load(folder, threads=threads, speaker=settings.speaker, speed=settings.speed)
+
+
+def _described(folder: Path) -> manifest.Manifest:
     described = manifest.read(folder)
     if described.stage != "speech":
         raise ArtifactError(
             f"{described.name!r} is a {described.stage} artifact; [speech] model needs a voice"
         )
-    family = described.family
-    engine = settings.engine
-    if engine == "auto":
-        engine = "onnx" if family in ONNX_FAMILIES else "sherpa"
-    if engine == "sherpa":
-        return _load_sherpa(folder, described, settings)
-    if family == "piper":
-        from edgevoice.engines import piper
-
-        return piper.load(
-            folder,
-            threads=host.threads(settings.threads),
-            speaker=settings.speaker,
-            speed=settings.speed,
-            engine=described.engine,
-        )
-    if family == "kokoro":
-        from edgevoice.engines import kokoro
-
-        return kokoro.load(
-            folder,
-            threads=host.threads(settings.threads),
-            speaker=settings.speaker,
-            speed=settings.speed,
-        )
-    raise ConfigError(
-        f"[speech] engine = 'onnx' cannot run {described.name!r}: "
-        f"{unknown('family', family, ONNX_FAMILIES)}; use engine = 'auto'"
-    )
+    return described
 
 
 def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSettings) -> Speech:

@@ -1,41 +1,40 @@
-"""Piper voices: one artifact that onnxruntime and sherpa-onnx both load, float or int8.
+"""Piper voices (VITS): one artifact that onnxruntime and sherpa-onnx both load.
 
 The whole graph is sherpa-onnx's; beside it lie its two halves, which our own engine plays from
-while it decodes. A graph that cannot be halved is played whole, and a warning says why.
-
-Input is a voice as piper publishes it: `NAME.onnx` and `NAME.onnx.json`. What sherpa-onnx wants
-besides is metadata inside the graph and a `tokens.txt`; its own script
-(`scripts/piper/add_meta_data.py` of sherpa-onnx) is the source of both formats.
+while it decodes (:mod:`edgevoice.export.families.piper_voice`). Input is a voice as piper publishes
+it: `NAME.onnx` and `NAME.onnx.json`.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import logging
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError, unknown
-from edgevoice.export.families import piper_cut
+from edgevoice.errors import ConfigError, MissingDependencyError, unknown
+from edgevoice.export.families import piper_voice, voice_graphs
+from edgevoice.export.family import Family, Job, SourceFacts, Written
+from edgevoice.quant.recipe import Override, Recipe, TensorChoice
+from edgevoice.quant.scheme import Scheme
 
-_log = logging.getLogger(__name__)
-
+# What `models pull` makes of a voice.
 SCHEMES = ("fp32", "int8")
-# "hello, how are you today?" A voice of another language leaves out what it lacks.
-CHECK_PHONEMES = "həlˈoʊ, hˌaʊ ɑːɹ juː tədˈeɪ?"
-MAX_DURATION_CHANGE = 0.10
-MAX_SPECTRUM_DB = 3.0
-# In a folder of their own: what reads a voice's folder expects one .onnx file there.
-HALVES = "halves"
-HALF_NAMES = ("front", "decoder")
+# Int8 as it should be is 1.4 to 1.7 from float; with one dead tensor in the text encoder it is 2.1
+# to 2.6, in the flow 4.6, in the decoder 3.1 to 14.
+MAX_LOG_MEL_DB = 2.0
+# Log-mel distance of joe from float's, dB over six sentences, with one part alone in int8: text
+# encoder 1.28, durations 1.03 (they move by a frame here and there), flow 0.47, decoder 0.17 to
+# 0.43 a stage; all of it 1.56, and with this recipe 1.41 for 1.3 MB more.
+MIXED = Recipe(
+    (
+        Override("dp.*", "fp16", "durations: the worst loss for its 0.5 of 15.7 million weights"),
+        Override("enc_p.encoder.attn*", "fp16", "attention decides the durations as well"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
         options: ``scheme``: one of :data:`SCHEMES`, ``fp32`` when absent.
 
     Raises:
-        ArtifactError: The voice is incomplete or truncated, or int8 changes its sound by more
-            than the bounds above.
+        ArtifactError: The voice is incomplete or truncated, or int8 changes its sound too much.
         ConfigError: An option is not known.
         MissingDependencyError: onnx is not installed.
     """
@@ -68,201 +66,146 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
     if scheme not in SCHEMES:
         raise ConfigError(unknown("scheme of a Piper voice", scheme, SCHEMES))
     try:
-        import onnx
+        from edgevoice.export.families.piper_compare import compare
+        from edgevoice.quant import dynamic_int8
     except ImportError as error:
         raise MissingDependencyError(
             "preparing a voice needs onnx; `pip install 'edgevoice[convert]'`"
         ) from error
-    source, settings = _files(fetched)
-    target = out / source.name
-    try:
-        model = onnx.load(str(source))
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise ArtifactError(f"{source}: not a whole ONNX model: {_line(error)}") from error
     checks: dict[str, Any] = {}
-    halves = _measure_halves(model, settings)
-    if scheme == "int8":
-        _quantise(source, target)
-        model = onnx.load(str(target))
-        checks = _compare(source, target, settings)
-    _annotate(model, settings)
-    onnx.save(model, str(target))
-    engine: dict[str, Any] = {}
-    if halves is not None:
-        point, measured = halves
-        engine = _save_halves(model, point, out)
-        engine["decoder_overlap_frames"] = measured.overlap_frames
-        engine["samples_per_frame"] = measured.samples_per_frame
-        checks["halves_max_error"] = float(f"{measured.max_error:.1e}")
-    shutil.copyfile(source.with_name(source.name + ".json"), out / (source.name + ".json"))
-    _write_tokens(settings["phoneme_id_map"], out / "tokens.txt")
-    return PreparedVoice(
-        format="onnx",
-        scheme=scheme,
-        engine={
-            "sample_rate_hz": settings["audio"]["sample_rate"],
-            "espeak_voice": settings["espeak"]["voice"],
-            "speakers": settings.get("num_speakers", 1),
-            **engine,
-        },
-        checks=checks,
-    )
+
+    def quantise(source: Path, target: Path) -> tuple[TensorChoice, ...]:
+        if scheme == "fp32":
+            shutil.copyfile(source, target)
+            return ()
+        made = dynamic_int8.write(source, target, Recipe())
+        checks.update(compare(source, target, piper_voice.read(source)[1]))
+        return made
+
+    written, measured = _assemble(fetched, out, quantise)
+    return PreparedVoice("onnx", scheme, written.engine, {**checks, **measured})
 
 
-def sherpa_metadata(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return what sherpa-onnx reads from a Piper graph's metadata."""
-    voice = settings["espeak"]["voice"]
-    language = settings.get("language", {}).get("name_english", voice)
-    return {
-        "model_type": "vits",
-        "comment": "piper",
-        "language": str(language),
-        "voice": str(voice),
-        "has_espeak": "1",
-        "n_speakers": str(settings.get("num_speakers", 1)),
-        "sample_rate": str(settings["audio"]["sample_rate"]),
-    }
+def convert(source: Path, out: Path, job: Job) -> Written:
+    """Write the float artifact."""
+
+    def copy(graph: Path, target: Path) -> tuple[TensorChoice, ...]:
+        from edgevoice.quant import tensors
+
+        model = voice_graphs.load_float(graph)
+        shutil.copyfile(graph, target)
+        return tensors.choices(model)
+
+    del job
+    return _assemble(source, out, copy)[0]
 
 
-def _files(fetched: Path) -> tuple[Path, dict[str, Any]]:
-    models = sorted(path for path in fetched.rglob("*.onnx") if path.parent.name != HALVES)
-    if len(models) != 1:
-        raise ArtifactError(f"{fetched} has {len(models)} .onnx files; a Piper voice has one")
-    path = models[0].with_name(models[0].name + ".json")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not settings["phoneme_id_map"] or settings["audio"]["sample_rate"] <= 0:
-            raise ValueError("no symbols or no sample rate")
-        settings["espeak"]["voice"]
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; a Piper voice is two files") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not a Piper voice's settings: {error!r}") from error
-    return models[0], settings
+def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Job) -> Written:
+    """Write a candidate; its halves are cut from the quantised graph."""
+    settings = piper_voice.read(reference)[1]
 
-
-def _measure_halves(
-    model: Any, settings: Mapping[str, Any]
-) -> tuple[piper_cut.CutPoint, piper_cut.Halves] | None:
-    """Cut the float graph and measure; None, and a warning, when it has to stay whole."""
-    import onnx
-
-    try:
-        point = piper_cut.find(model)
-        with tempfile.TemporaryDirectory() as name:
-            whole, front, decoder = (Path(name) / f"{n}.onnx" for n in ("whole", *HALF_NAMES))
-            made = (model, *piper_cut.split(model, point))
-            for part, path in zip(made, (whole, front, decoder), strict=True):
-                onnx.save(part, str(path))
-            feed = _check_feed(settings, {i.name for i in model.graph.input})
-            measured = piper_cut.measure(whole, front, decoder, feed)
-    except Exception as error:  # onnx's and onnxruntime's too: the whole graph is still good
-        _log.warning(
-            "the voice stays whole and is silent until a sentence is done: %s", _line(error)
+    def write(graph: Path, target: Path) -> tuple[TensorChoice, ...]:
+        return voice_graphs.write(
+            graph, target, scheme, recipe, job, feeds=lambda: calibration_feeds(settings, job)
         )
-        return None
-    return point, measured
+
+    return _assemble(reference, out, write)[0]
 
 
-def _save_halves(model: Any, point: piper_cut.CutPoint, out: Path) -> dict[str, Any]:
-    import onnx
-
-    (out / HALVES).mkdir()
-    names = {part: f"{HALVES}/{part}.onnx" for part in HALF_NAMES}
-    for name, half in zip(names.values(), piper_cut.split(model, point), strict=True):
-        onnx.save(half, str(out / name))
-    return dict(names)
-
-
-def _annotate(model: Any, settings: Mapping[str, Any]) -> None:
-    wanted = sherpa_metadata(settings)
-    kept = [(p.key, p.value) for p in model.metadata_props if p.key not in wanted]
-    del model.metadata_props[:]
-    for key, value in [*kept, *wanted.items()]:
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-
-
-def _write_tokens(symbol_ids: Mapping[str, Any], path: Path) -> None:
-    lines = [f"{symbol} {ids[0]}\n" for symbol, ids in symbol_ids.items() if symbol != "\n"]
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def _quantise(source: Path, target: Path) -> None:
-    """Round all weights to unsigned bytes.
-
-    The convolutions hold the weights. Unsigned, because onnxruntime's ConvInteger was 4 times
-    slower with signed bytes here (real-time factor 0.61 and 0.47 against 0.22 and 0.12).
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # one warning for each shape that it does not infer
-    try:
-        quantize_dynamic(str(source), str(target), weight_type=QuantType.QUInt8)
-    finally:
-        logging.disable(disabled)
-
-
-def _compare(source: Path, target: Path, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Say the same words without noise with both graphs and compare length and spectrum."""
-    before, after = _say(source, settings), _say(target, settings)
-    duration_ratio = len(after) / len(before)
-    spectrum_db = float(np.abs(_bands_db(after) - _bands_db(before)).mean())
-    size_ratio = target.stat().st_size / source.stat().st_size
-    if abs(duration_ratio - 1) > MAX_DURATION_CHANGE or not spectrum_db <= MAX_SPECTRUM_DB:
-        raise ArtifactError(
-            f"int8 changes {source.name} too much: duration x{duration_ratio:.2f} (allowed "
-            f"1 +- {MAX_DURATION_CHANGE}), spectrum {spectrum_db:.1f} dB (allowed "
-            f"{MAX_SPECTRUM_DB}); use scheme fp32"
-        )
-    if size_ratio >= 1:
-        raise ArtifactError(f"int8 makes {source.name} no smaller; use scheme fp32")
-    return {
-        "duration_ratio": round(duration_ratio, 4),
-        "spectrum_db": round(spectrum_db, 3),
-        "size_ratio": round(size_ratio, 4),
-    }
-
-
-def _say(path: Path, settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def calibration_feeds(settings: Mapping[str, Any], job: Job) -> Sequence[Mapping[str, Any]]:
+    """Return what the graph takes to say the calibration sentences, with the voice's own noise."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    feed = _check_feed(settings, {i.name for i in session.get_inputs()})
-    samples: npt.NDArray[np.float32] = np.asarray(session.run(None, feed)[0]).reshape(-1)
-    return samples
+    from edgevoice.engines.phonemes import phonemise
+    from edgevoice.engines.piper import SymbolTable
+
+    # The graph draws its noise itself.
+    onnxruntime.set_seed(job.seed)
+    espeak_voice = settings["espeak"]["voice"]
+    table = SymbolTable({k: tuple(v) for k, v in settings["phoneme_id_map"].items()})
+    inference = settings.get("inference", {})
+    scales = [float(inference.get(k, d)) for k, d in
+              (("noise_scale", 0.667), ("length_scale", 1.0), ("noise_w", 0.8))]  # fmt: skip
+    feeds = []
+    for text in voice_graphs.calibration_sentences(job):
+        for sentence in phonemise(text, espeak_voice):
+            ids = np.array([table.ids(sentence)], dtype=np.int64)
+            feed = {
+                "input": ids,
+                "input_lengths": np.array([ids.shape[1]], dtype=np.int64),
+                "scales": np.array(scales, dtype=np.float32),
+            }
+            if settings.get("num_speakers", 1) > 1:
+                feed["sid"] = np.array([0], dtype=np.int64)
+            feeds.append(feed)
+    return feeds
 
 
-def _check_feed(settings: Mapping[str, Any], inputs: set[str]) -> dict[str, Any]:
-    """Return what a graph with ``inputs`` takes to say the check's words without noise."""
-    symbol_ids = settings["phoneme_id_map"]
-    pad = symbol_ids["_"]
-    ids = [*symbol_ids["^"], *pad]
-    for symbol in CHECK_PHONEMES:
-        if symbol in symbol_ids:
-            ids += [*symbol_ids[symbol], *pad]
-    ids += symbol_ids["$"]
-    feed = {
-        "input": np.array([ids], dtype=np.int64),
-        "input_lengths": np.array([len(ids)], dtype=np.int64),
-        "scales": np.array([0.0, 1.0, 0.0], dtype=np.float32),
+def _assemble(
+    source: Path, out: Path, write: Callable[[Path, Path], tuple[TensorChoice, ...]]
+) -> tuple[Written, dict[str, Any]]:
+    """Write every file of the artifact; ``write`` makes its graph of the source's."""
+    import onnx
+
+    graph, settings = piper_voice.read(source)
+    model = voice_graphs.load(graph)
+    halves = piper_voice.measure_halves(model, settings)
+    target = out / graph.name
+    choices = write(graph, target)
+    model = onnx.load(str(target))
+    voice_graphs.annotate(model, piper_voice.sherpa_metadata(settings))
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    engine: dict[str, Any] = {
+        "sample_rate_hz": settings["audio"]["sample_rate"],
+        "espeak_voice": settings["espeak"]["voice"],
+        "speakers": settings.get("num_speakers", 1),
     }
-    if "sid" in inputs:
-        feed["sid"] = np.array([0], dtype=np.int64)
-    return feed
+    measured: dict[str, Any] = {}
+    if halves is not None:
+        point, figures = halves
+        engine |= piper_voice.save_halves(model, point, out)
+        engine["decoder_overlap_frames"] = figures.overlap_frames
+        engine["samples_per_frame"] = figures.samples_per_frame
+        measured["halves_max_error"] = float(f"{figures.max_error:.1e}")
+    shutil.copyfile(graph.with_name(graph.name + ".json"), out / (graph.name + ".json"))
+    piper_voice.write_tokens(settings["phoneme_id_map"], out / "tokens.txt")
+    return Written(engine, choices), measured
 
 
-def _bands_db(samples: npt.NDArray[np.float32], bands: int = 24) -> npt.NDArray[np.float64]:
-    """Long-term power in ``bands`` logarithmic bands, dB."""
-    power = np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2 / len(samples)
-    # A short sound has fewer bins than bands at the low end.
-    edges = np.unique(np.geomspace(max(len(power) / 100, 1), len(power), bands + 1).astype(int))
-    return np.array(
-        [10 * np.log10(power[low:high].mean() + 1e-12) for low, high in itertools.pairwise(edges)]
+def _recognises(source: Path) -> bool:
+    models = [source] if source.suffix == ".onnx" else piper_voice.graphs(source)
+    return len(models) == 1 and models[0].with_name(models[0].name + ".json").is_file()
+
+
+def _inspect(source: Path) -> SourceFacts:
+    graph, settings = piper_voice.read(source)
+    size = graph.stat().st_size
+    return SourceFacts(
+        title=f"Piper voice {graph.stem}",
+        parameters=size // 4,
+        source_bytes=size,
+        peak_memory_bytes=6 * size,
+        detail={
+            "espeak_voice": settings["espeak"]["voice"],
+            "sample_rate_hz": settings["audio"]["sample_rate"],
+        },
     )
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+FAMILY = Family(
+    name="piper",
+    artifact_family="piper",
+    stage="speech",
+    format="onnx",
+    takes="a Piper voice: NAME.onnx with NAME.onnx.json beside it",
+    schemes=voice_graphs.SCHEMES,
+    default_scheme="int8",
+    recognises=_recognises,
+    inspect=_inspect,
+    convert=convert,
+    quantise=quantise,
+    checker="edgevoice.export.checks.speech:measure",
+    recipes={"int8-mixed": MIXED},
+    options=voice_graphs.OPTIONS,
+    bounds={"log_mel_distance_db": MAX_LOG_MEL_DB},
+)
