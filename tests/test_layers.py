@@ -48,7 +48,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Rounding is judged by the engines that run it; the engines know nothing of it.
     ("quant",),
     ("export",),
-    ("listening", "answering", "tape"),
+    ("listening", "answer_making", "answering", "tape"),
+    ("conduct", "microphone"),
     ("session",),
     ("loading", "recording", "console", "tapes"),
     ("report_charts",),
