@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     read_ahead(settings)  # before the imports that wait for the disk
+    from edgevoice.audio.cleaning import clean_caller
     from edgevoice.daemon import Daemon
     from edgevoice.loading import load_engines
     from edgevoice.tapes import Tapes
@@ -85,6 +86,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    clean_caller(settings.audio)  # what is missing is said before seconds of loading
     daemon = Daemon(
         settings,
         lambda: load_engines(settings),
