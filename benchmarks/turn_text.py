@@ -70,7 +70,7 @@ def main() -> None:
     def ending(text: str) -> float:
         judged = conversation.ending([system, Message("user", text)])
         assert judged is not None
-        return model_completeness(judged.probability)
+        return model_completeness(judged.probability, text, phrases)
 
     scorers: dict[str, Callable[[str], float]] = {
         "lexical": lambda text: text_completeness(text, phrases),

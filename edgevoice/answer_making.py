@@ -17,6 +17,7 @@ from edgevoice.events import AnswerFailed, Event, TextJudged
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, to_int16
 from edgevoice.history import fit
 from edgevoice.latency import Mark
+from edgevoice.leading_silence import LeadingSilence
 from edgevoice.speculation import Speculation
 from edgevoice.spoken_answer import Clause, SpokenAnswer
 from edgevoice.stages import Cancelled, LanguageModel, Message, Sink, Speech
@@ -124,10 +125,10 @@ class AnswerMaker:
             fitted = fit(messages, self._model, self._answer_tokens)
             if fitted.dropped_turns:
                 self._on_forgotten(fitted.dropped_turns)
-            read_ahead = 0
-            if ending := self._model.ending(fitted.messages, answer.cancelled.is_set):
-                read_ahead = ending.evaluated_tokens
-                self._post(TextJudged(self._now_ms(), answer.number, ending.probability))
+            ending = self._model.ending(fitted.messages, answer.cancelled.is_set)
+            probability = ending.probability if ending else None
+            self._post(TextJudged(self._now_ms(), answer.number, probability))
+            read_ahead = ending.evaluated_tokens if ending else 0
             self._read(fitted.messages, answer.cancelled.is_set, read_ahead)
             splitter = ClauseSplitter()
             for piece in self._model.generate(fitted.messages, answer.cancelled.is_set):
@@ -175,12 +176,14 @@ class AnswerMaker:
 
     def _speak_clause(self, answer: SpokenAnswer, clause: str) -> None:
         rate_hz = self._speech.sample_rate_hz
+        lead = LeadingSilence(rate_hz) if not answer.made_samples else None
         resampler = StreamResampler[Float32](rate_hz, SAMPLE_RATE_HZ, "float32")
         part = Clause(clause)
         with answer.lock:
             answer.spoken.append(part)
         for chunk in self._speech.synthesise(clause, answer.cancelled.is_set):
-            self._deliver(answer, part, resampler.convert(chunk))
+            sound = chunk if lead is None else lead.trim(chunk)
+            self._deliver(answer, part, resampler.convert(sound))
         self._deliver(answer, part, resampler.finish())
         answer.first_audio.set()
 

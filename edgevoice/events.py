@@ -93,11 +93,14 @@ class PauseTranscribed:
 
 @dataclass(frozen=True, slots=True)
 class TextJudged:
-    """The language model's probability that the text that ``answer`` answers is a whole turn."""
+    """The language model's probability that the text that ``answer`` answers is a whole turn.
+
+    None where the model cannot say.
+    """
 
     at_ms: float
     answer: int
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,7 @@ class Session:
                     self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
                     # What is read while the user speaks need not be read when the turn is over.
                     budget = self._rules.speculation_budget
-                    if self._answerer.speculation.wasted_share <= budget:
+                    if self._answerer.speculation.wasted_share < budget:
                         self._answerer.warm(self._history.messages(whole))
             case PauseTranscribed(at_ms=at_ms, pause=pause) if pause == self._state.pause:
                 self._marks.mark("transcribed", at_ms)

@@ -174,8 +174,8 @@ class TurnSettings:
     )
     speculation_budget: float = setting(
         0.6,
-        "share of recent work ahead that may be wasted; above it answers are not begun before "
-        "the turn is over",
+        "share of recent work ahead that may be wasted; from it on answers are not begun before "
+        "the turn is over (0: never)",
         low=0,
         high=1,
     )

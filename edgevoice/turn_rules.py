@@ -39,7 +39,7 @@ class Rules:
         echo_similarity: Share of the agent's own words from which speech over it is its echo.
         echo_margin_db: Sound that is not this much louder than the echo may be the echo.
         min_speaker_similarity: A voice less like the owner's is somebody else's.
-        speculation_budget: Share of wasted work above which nothing is prepared ahead.
+        speculation_budget: Share of wasted work from which on nothing is prepared ahead.
         speculate_from: A turn that is less likely over than this is not answered ahead.
         max_turn_ms: A longer turn is answered as it is.
         phrases: The session's language.

@@ -95,7 +95,12 @@ def test_completeness_of_text(text: str, probability: float) -> None:
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_a_likelier_ending_is_a_likelier_turn(one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert 0.0 < model_completeness(low) <= model_completeness(high) < 1.0
+    for text in ("What is the capital of France?", "I saw the"):
+        likely = [model_completeness(ending, text, load("en")) for ending in (low, high)]
+        assert 0.0 < likely[0] <= likely[1] < 1.0
+    assert model_completeness(one, "It rains?", load("en")) >= model_completeness(
+        one, "It rains and", load("en")
+    )
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
