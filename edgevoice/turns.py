@@ -218,8 +218,9 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
         state, timed = set_wait(state, [], _wait_ms(state, rules))
         over = state.pause_end_ms + state.wait_ms <= event.at_ms
         actions += [] if over else timed
-    probability = _probability(state, rules)
-    likely = state.probability is None or (probability or 0.0) >= rules.speculate_from
+    # What the language model will say of the words may outweigh the sound.
+    lexical = text_completeness(whole, rules.phrases)
+    likely = combine(state.probability, lexical, TRUST_IN_SOUND) >= rules.speculate_from
     if not state.prepared and likely and event.wasted_share < rules.speculation_budget:
         state = _prepare(state)
         actions.append(PrepareAnswer(state.answer, whole))
