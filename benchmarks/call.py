@@ -52,7 +52,7 @@ class Call:
     """One conversation; a context manager."""
 
     def __init__(self, url: str) -> None:
-        self._connection = connect(url, compression=None, max_size=None)
+        self._connection = connect(url, compression=None, max_size=None, close_timeout=1.0)
         self._random = np.random.default_rng(1)
         self._lock = threading.Condition()
         self._to_say: list[Int16] = []
@@ -129,6 +129,8 @@ class Call:
 
     def hang_up(self) -> None:
         """End the conversation; what the daemon has to say of it still comes."""
+        if not self.all("state"):
+            return  # The cascade says nothing.
         with contextlib.suppress(ConnectionClosed):
             self._connection.send(json.dumps({"type": "stop"}))
         self._threads[1].join(3.0)

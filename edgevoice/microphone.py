@@ -31,6 +31,7 @@ from edgevoice.frames import (
     to_float32,
 )
 from edgevoice.listening import Listener
+from edgevoice.loudness import Loudness
 from edgevoice.settings import VadSettings
 from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
@@ -76,11 +77,16 @@ class Microphone:
         self._recent: deque[Float32] = deque(maxlen=preroll_frames + lookback_frames)
         self._vad = engines.vad.open()
         self._edges = engines.vad.open_edges()
+        self._loudness = Loudness()
 
     @property
     def speaking(self) -> bool:
         """Whether the VAD hears speech."""
         return self._edges.speaking
+
+    def note_turn(self) -> None:
+        """Learn how loud the user speaks: a turn of theirs has ended."""
+        self._loudness.learn()
 
     def clean(self, frame: Frame) -> Float32:
         """Return the frame without the agent's voice: float32, shape ``[FRAME_SAMPLES]``."""
@@ -99,6 +105,7 @@ class Microphone:
         self._frame_end_ms = frame_end_ms
         self._recent.append(samples)
         self._listener.feed(samples)
+        self._loudness.hear(samples, in_speech=self._edges.speaking or self._suspected)
         for edge in self._edges.feed(self._vad.accept(samples)):
             self._step(self._speech_event(edge))
         self._note_suspicion()
@@ -109,15 +116,21 @@ class Microphone:
         known = self._echo_canceller.evidence() if self._echo_canceller is not None else None
         return None if known is None else known.margin_db
 
+    def _loudness_db(self) -> float | None:
+        """A canceller turns the user down while it works, so its word counts alone."""
+        return self._loudness.margin_db() if self.echo_margin_db() is None else None
+
     def _speech_event(self, edge: Edge) -> Event:
         at_ms = self._frame_end_ms
         match edge:
             case Started(onset_ms=onset_ms):
                 begin_ms = onset_ms + self._shift_ms()
                 self._open_utterance(begin_ms)
-                return SpeechStarted(at_ms, begin_ms, self.echo_margin_db())
+                return SpeechStarted(at_ms, begin_ms, self.echo_margin_db(), self._loudness_db())
             case Continued(speech_ms=speech_ms):
-                return SpeechContinued(at_ms, speech_ms, self.echo_margin_db())
+                return SpeechContinued(
+                    at_ms, speech_ms, self.echo_margin_db(), loudness_db=self._loudness_db()
+                )
             case Paused(end_ms=end_ms):
                 return SpeechPaused(at_ms, end_ms + self._shift_ms())
 

@@ -43,6 +43,7 @@ class Overlap:
         echoing: The sound is no louder than the agent's echo may be; words alone count.
         echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
         speaker_similarity: Likewise; the newest.
+        loudness_db: Likewise; the newest.
     """
 
     onset_ms: float
@@ -58,6 +59,7 @@ class Overlap:
     echoing: bool = False
     echo_margin_db: float | None = None
     speaker_similarity: float | None = None
+    loudness_db: float | None = None
 
 
 class Verdict(StrEnum):
@@ -68,6 +70,7 @@ class Verdict(StrEnum):
     BACKCHANNEL = "backchannel"
     ECHO = "echo"
     OTHER_VOICE = "other_voice"
+    BACKGROUND = "background"
     UNCLEAR = "unclear"
 
 
@@ -84,9 +87,13 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
         evidence["echo_margin_db"] = round(overlap.echo_margin_db, 1)
     if overlap.speaker_similarity is not None:
         evidence["speaker_similarity"] = round(overlap.speaker_similarity, 3)
+    if overlap.loudness_db is not None:
+        evidence["loudness_db"] = round(overlap.loudness_db, 1)
     found = words(heard.text)
     if not found:
         return Verdict.NO_WORDS, evidence
+    if is_background(overlap.loudness_db, rules):
+        return Verdict.BACKGROUND, evidence
     said = words(heard.said)
     similarity = echo_similarity(found, said)
     evidence["echo_similarity"] = round(similarity, 3)
@@ -116,6 +123,11 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
 def below_echo(margin_db: float | None, rules: Rules) -> bool:
     """Whether the sound is known, and not louder than the agent's echo may be."""
     return margin_db is not None and margin_db < rules.echo_margin_db
+
+
+def is_background(loudness_db: float | None, rules: Rules) -> bool:
+    """Whether the speech is known, and too quiet to be this user's."""
+    return loudness_db is not None and loudness_db < -rules.background_db
 
 
 def asks(heard: OverlapHeard, rules: Rules) -> bool:

@@ -33,6 +33,7 @@ from edgevoice.events import (
     PartialHeard,
     PauseJudged,
     PauseTranscribed,
+    ReleaseAnswer,
     SpeechPaused,
     StateNotice,
     TimerFired,
@@ -278,6 +279,8 @@ class Session:
         if isinstance(event, SpeechPaused) and self._state.phase is Phase.ENDPOINTING:
             self._marks.restart(event.end_ms, event.at_ms)
         for action in actions:
+            if isinstance(action, ReleaseAnswer):
+                self._microphone.note_turn()
             self._conductor.do(action)
 
     def _note(self, event: Event) -> None:

@@ -166,6 +166,13 @@ class TurnSettings:
         low=-40,
         high=40,
     )
+    background_db: float = setting(
+        12.0,
+        "speech over the agent's voice that is this much quieter than the user's own, as heard in "
+        "the turns before, is background talk and pauses nothing",
+        low=3,
+        high=60,
+    )
     min_speaker_similarity: float = setting(
         0.25,
         "a voice less like the enrolled owner's does not interrupt; without one all voices do",

@@ -38,6 +38,7 @@ class Rules:
         finishing_ms: An answer with less than this to be heard is as good as finished.
         echo_similarity: Share of the agent's own words from which speech over it is its echo.
         echo_margin_db: Sound that is not this much louder than the echo may be the echo.
+        background_db: Speech this much quieter than the user's own is somebody else's.
         min_speaker_similarity: A voice less like the owner's is somebody else's.
         speculation_budget: Share of wasted work from which on nothing is prepared ahead.
         speculate_from: A turn that is less likely over than this is not answered ahead.
@@ -58,6 +59,7 @@ class Rules:
     finishing_ms: float = 1000.0
     echo_similarity: float = 0.6
     echo_margin_db: float = 0.0
+    background_db: float = 12.0
     min_speaker_similarity: float = 0.25
     speculation_budget: float = 0.6
     speculate_from: float = 0.05
@@ -80,6 +82,7 @@ def rules(settings: Settings, *, judged: bool) -> Rules:
         max_hold_ms=turns.max_hold_ms,
         echo_similarity=turns.echo_similarity,
         echo_margin_db=turns.echo_margin_db,
+        background_db=turns.background_db,
         min_speaker_similarity=turns.min_speaker_similarity,
         speculation_budget=turns.speculation_budget,
         max_turn_ms=turns.max_turn_s * 1000.0,

@@ -217,6 +217,12 @@ def test_loudness_and_voice_are_evidence_where_they_are_known() -> None:
 PARTS = [("One two three.", 1400), ("Four five", 900)]
 
 
+def test_talk_in_the_background_is_not_for_the_agent() -> None:
+    far, near = (Overlap(0.0, 800.0, loudness_db=db) for db in (-15.0, -6.0))
+    assert verdict("breaking news this evening", overlap=far) is Verdict.BACKGROUND
+    assert verdict("tell me something else", overlap=near) is Verdict.INTERRUPTION
+
+
 def test_words_and_where_they_begin() -> None:
     assert list(word_starts(PARTS)) == [
         (0, "One"),

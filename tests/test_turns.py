@@ -136,6 +136,27 @@ def test_question_and_answer() -> None:
     assert talk.asked(CompleteAnswer) == [CompleteAnswer(1)]
 
 
+@pytest.mark.parametrize(("loudness_db", "holds"), [(None, 1), (-6.0, 1), (-15.0, 0)])
+def test_only_speech_as_loud_as_the_users_holds_the_answer(
+    loudness_db: float | None, holds: int
+) -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.understood("what time is it")
+    talk.agent_speaks(2500)
+    talk.send(SpeechStarted(3064, 3000, loudness_db=loudness_db))
+    for at_ms in range(3096, 3800, 32):
+        talk.send(SpeechContinued(at_ms, at_ms - 3000, loudness_db=loudness_db))
+    assert len(talk.asked(HoldAnswer)) == holds
+    talk.send(OverlapHeard(3800, talk.state.probe, "breaking news", "it is four", 2000.0))
+    assert (talk.state.phase is Phase.SPEAKING) == (loudness_db == -15.0)
+    if talk.state.phase is Phase.SPEAKING:
+        talk.send(SpeechPaused(3900, 3800))
+        assert talk.state.over is None
+        talk.agent_ends(4500)
+        assert talk.state.phase is Phase.LISTENING
+
+
 def test_no_turn_ends_before_the_language_model_has_weighed_its_words() -> None:
     talk = Conversation()
     talk.speech(1000, 2000)
