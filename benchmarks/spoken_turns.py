@@ -56,9 +56,9 @@ def ask(url: str, name: str, samples: Float32, listen_s: float = 0.3) -> Turn:
         call.wait(end_ms)
         call.wait_until(lambda: call.first_sound_ms(end_ms) is not None, _LONGEST_WAIT_S)
         first_ms = call.first_sound_ms(0.0)
-        turn.answered_early = first_ms is not None and first_ms < end_ms
+        turn.answered_early = first_ms is not None and bool(first_ms < end_ms)
         after_ms = call.first_sound_ms(end_ms)
-        turn.latency_ms = None if after_ms is None else round(after_ms - end_ms, 1)
+        turn.latency_ms = None if after_ms is None else round(float(after_ms - end_ms), 1)
         told = call.all("transcript", role="user", final=True)
         turn.ended_early = any(note.at_ms < end_ms for note in told)
         turn.text = " ".join(note.body["text"] for note in told)

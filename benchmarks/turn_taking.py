@@ -101,11 +101,11 @@ def pauses(bench: Bench) -> dict[str, Any]:
 def speculation(bench: Bench) -> dict[str, Any]:
     subjects = {"on": bench.url("edgevoice"), "off": bench.url("edgevoice", *UNSPECULATIVE)}
     cases = [(r.name, conversation.read_wav(r.path, 16_000)) for r in questions(bench.folder)[:15]]
-    cases += [(p.name, p.samples) for p in paused(bench.folder)[::2]]
+    cases = cases[::2] + [(p.name, p.samples) for p in paused(bench.folder)[::3]]
     turns: dict[str, list[Turn]] = {name: [] for name in subjects}
     for name, samples in cases[: bench.limit]:
         for subject, url in subjects.items():
-            turns[subject].append(ask(url, name, samples, listen_s=12.0))
+            turns[subject].append(ask(url, name, samples, listen_s=5.0))
             tell(f"speculation {subject}: {turns[subject][-1]}")
     result: dict[str, Any] = {name: figures(heard) for name, heard in turns.items()}
     for name, heard in turns.items():

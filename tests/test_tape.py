@@ -63,6 +63,7 @@ def test_a_tape_holds_both_voices_side_by_side_events_and_settings(tmp_path: Pat
         "at_ms": 700.0,
         "onset_ms": 640.0,
         "echo_margin_db": None,
+        "loudness_db": None,
     }
     assert lines[1]["evidence"] == {"speech_ms": 96.0, "words": "hé"}
     settings = config.load(tape.folder / "settings.toml")
