@@ -28,7 +28,7 @@ PEAK = 0.25
 _FRAME = ms_to_samples(10)
 _SPOKEN_MS = 1500.0
 _ANSWER_TIMEOUT_S = 8.0
-_STORIES = ("Tell me a story about a dog.", "Tell me about the history of Rome.")
+_STORIES = LONG_ANSWERS
 
 Tell = Callable[[str], None]
 
@@ -116,7 +116,7 @@ def disturb(
     url: str, cases: Sequence[Disturbance], questions: Sequence[Float32], tell: Tell
 ) -> dict[str, Any]:
     """Let each sound be heard over an answer; several share one answer while it lasts."""
-    todo, again = list(cases), list(cases)
+    todo = list(cases)
     lost: list[str] = []
     resumed, ignored, cut, unsure = 0, 0, [], 0
     quieter: list[float] = []
@@ -142,9 +142,7 @@ def disturb(
                         call.wait_for("state", timeout_s=6.0, since_ms=begin_ms, state="speaking")
                         break
                     if "answer_finished" in names:
-                        if case in again:
-                            again.remove(case)
-                            todo.append(case)  # Once more, over an answer that lasts.
+                        todo.append(case)  # Once more, over an answer that lasts.
                         break
                     back = [n for n in decisions if n.body["decision"] == "resumed"]
                     whole = [_whole(call, note) for note in back]

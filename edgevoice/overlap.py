@@ -21,6 +21,10 @@ _GARBLED_LETTERS = 3
 """A single word this short may be a nod cut in two: of "yeah" and "I see", cut at 320 ms, Whisper
 made "You" and "Bye!"."""
 
+_BRIEF_MS = 450.0
+"""Speech that was over sooner is a nod rather than a wish, whatever the recogniser made of it
+("yeah" became "You had", "wow" became "Well"), unless a word in it stops the agent."""
+
 _OWN_WORDS = 2
 """Words behind an echo, not the agent's and no backchannel, that are the user's after all."""
 
@@ -80,7 +84,8 @@ Evidence = dict[str, float | str]
 def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict, Evidence]:
     """Say what the speech is, with the evidence for it.
 
-    ``UNCLEAR`` is what may yet become a backchannel ("ye", "you"); only while the speech goes on.
+    ``UNCLEAR`` is what may yet become a backchannel ("ye", "you") while the speech goes on, and
+    what is too brief for what was understood when it has ended.
     """
     evidence: Evidence = {"words": heard.text}
     if overlap.echo_margin_db is not None:
@@ -114,6 +119,8 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
             evidence["answers"] = "question"
             return Verdict.INTERRUPTION, evidence
         return Verdict.BACKCHANNEL, evidence
+    if _is_brief(found, overlap, rules) and not asks(heard, rules):
+        return Verdict.UNCLEAR, evidence
     short = len(found) == 1 and len(found[0]) <= _GARBLED_LETTERS
     if overlap.end_ms is None and (short or rules.phrases.begins_backchannel(found)):
         return Verdict.UNCLEAR, evidence
@@ -134,6 +141,11 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
     """Whether the agent asks something, and is finished or nearly."""
     finishing = heard.remaining_ms is not None and heard.remaining_ms <= rules.finishing_ms
     return finishing and heard.said.rstrip("\"'”’»)] ")[-1:] in ("?", "？")
+
+
+def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
+    brief = overlap.end_ms is not None and overlap.speech_ms < _BRIEF_MS
+    return brief and not rules.phrases.stops_agent(found)
 
 
 def _speaks_on(found: tuple[str, ...], said: tuple[str, ...], rules: Rules) -> bool:

@@ -167,7 +167,7 @@ class TurnSettings:
         high=40,
     )
     background_db: float = setting(
-        12.0,
+        8.0,
         "speech over the agent's voice that is this much quieter than the user's own, as heard in "
         "the turns before, is background talk and pauses nothing",
         low=3,

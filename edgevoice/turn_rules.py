@@ -59,7 +59,7 @@ class Rules:
     finishing_ms: float = 1000.0
     echo_similarity: float = 0.6
     echo_margin_db: float = 0.0
-    background_db: float = 12.0
+    background_db: float = 8.0
     min_speaker_similarity: float = 0.25
     speculation_budget: float = 0.6
     speculate_from: float = 0.05
