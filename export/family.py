@@ -100,8 +100,8 @@ class Family:
         recipes: Overrides by scheme, measured for this family; a scheme without one has none.
         checker: ``module:function`` of the stage's measurement, see :mod:`edgevoice.export.gates`.
         options: Names that ``--option`` may set, with a line of help each.
-        bounds: Figures that this family holds to another value than its stage, asked for after the
-            user's own (``bounds_for(stage, {**family.bounds, **overrides})``).
+        bounds: Figures that this family holds to another value than its stage. A scheme's own
+            value stands above it, and the user's above both.
         licence: SPDX expression when the family knows it, "" when the user has to say.
         needs: Modules that ``convert`` and ``quantise`` import, each with the pip requirement
             that brings it; looked for before any work starts.

@@ -81,9 +81,9 @@ def _recogniser(folder: Path, threads: int) -> object:
 
 
 def _end_of_turn(folder: Path, threads: int) -> object:
-    from edgevoice.engines.recogniser import load_end_of_turn
+    from edgevoice.engines.recogniser import load_end_of_turn_unguarded
 
-    return load_end_of_turn(folder, EndOfTurnSettings(threads=threads))
+    return load_end_of_turn_unguarded(folder, EndOfTurnSettings(threads=threads))
 
 
 def _language_model(folder: Path, threads: int) -> object:
@@ -92,12 +92,12 @@ def _language_model(folder: Path, threads: int) -> object:
         from edgevoice.engines import gguf
 
         return gguf.load(folder, settings)
-    from edgevoice.engines.language_model import load_language_model
+    from edgevoice.engines import onnx_llm
 
-    return load_language_model(folder, settings)
+    return onnx_llm.load(folder, settings)
 
 
 def _speech(folder: Path, threads: int) -> object:
-    from edgevoice.engines.speech import load_speech
+    from edgevoice.engines.speech import load_unguarded
 
-    return load_speech(folder, SpeechSettings(threads=threads))
+    return load_unguarded(folder, SpeechSettings(threads=threads))

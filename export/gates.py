@@ -157,13 +157,23 @@ def bounds_for(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
     return _with(BOUNDS[stage], overrides)
 
 
-def all_bounds(stage: str, overrides: Mapping[str, float]) -> tuple[Bound, ...]:
+def all_bounds(
+    stage: str, overrides: Mapping[str, float], family: Mapping[str, float] | None = None
+) -> tuple[Bound, ...]:
     """Return what an export is held against: the bounds of ``stage`` and :data:`COMMON`.
+
+    Args:
+        stage: A key of :data:`BOUNDS`.
+        overrides: The user's values, which stand above all others.
+        family: The family's own values, which stand above the stage's.
 
     Raises:
         ConfigError: An override names a figure that none of them bounds.
     """
-    return _with((*BOUNDS[stage], *COMMON), overrides)
+    known = tuple(
+        replace(b, value=(family or {}).get(b.figure, b.value)) for b in (*BOUNDS[stage], *COMMON)
+    )
+    return _with(known, overrides)
 
 
 def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Bound, ...]:

@@ -146,7 +146,7 @@ def make(request: Request, resolved: Resolved) -> Plan:
     steps = tuple(_step(request, chosen, name) for name in _scheme_names(request, chosen))
     if strange := set(request.options) - set(chosen.options):
         raise ConfigError(unknown(f"option of {chosen.name}", min(strange), chosen.options))
-    bounds = gates.all_bounds(chosen.stage, request.bounds)
+    bounds = gates.all_bounds(chosen.stage, request.bounds, chosen.bounds)
     safetensors_header.check(resolved.path)
     try:
         facts = chosen.inspect(resolved.path)

@@ -96,7 +96,7 @@ def check(asked: Check, exporter: Exporter, known: Catalogue) -> Checked:
 def _measured(
     asked: Check, exporter: Exporter, chosen: Family, folder: Path, reference: Footprint
 ) -> Checked:
-    bounds = gates.all_bounds(chosen.stage, asked.bounds)
+    bounds = gates.all_bounds(chosen.stage, asked.bounds, chosen.bounds)
     # One check at a time: they would be in each other's run times.
     with workspace.opened(exporter.store, "check", exporter.say) as here, here.scratch() as work:
         if not (folder / FILE_NAME).is_file():

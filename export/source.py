@@ -96,7 +96,7 @@ def resolve(spec: str, store: Store, known: Catalogue, meter: Meter) -> Resolved
         return replace(_local(spec, store.path(spec)), name=spec)
     if entry is not None:
         return _of_catalogue(entry, store, meter)
-    path = Path(spec).expanduser()
+    path = Path(spec).expanduser().absolute()  # children and converters run elsewhere
     if path.exists():
         return _local(spec, path)
     if "/" in spec or path.suffix:

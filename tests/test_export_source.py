@@ -50,6 +50,15 @@ def test_a_local_source_is_read_where_it_lies(tmp_path: Path, store: Store) -> N
     assert not store.root.exists()
 
 
+def test_a_relative_source_is_found_from_everywhere(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A converter in another process, with another working folder, gets the path.
+    (tmp_path / "voice").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("voice", store).path == tmp_path / "voice"
+
+
 def test_content_is_names_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(WEIGHTS)
     (tmp_path / "a.onnx.json").write_text("{}")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgevoice import host, manifest
+from edgevoice.settings import LanguageModelSettings
+from edgevoice.engines import ending
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.llama_library import last_error, llama_cpp
-from edgevoice.engines.message_ending import share_of_endings, template_tail, unmarked
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
-from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
 PREFILL_BATCH_TOKENS = 16
@@ -128,9 +128,7 @@ class GgufConversation:
         Raises:
             EngineError: As :meth:`prefill`.
         """
-        prompt = self._prompt(unmarked(messages))
-        tail = template_tail(self._weights.prompt)
-        read = prompt[: len(prompt) - len(tail)]
+        read, tail = ending.split(messages, self._prompt)
         if not tail or not read:
             return None
         evaluated = self._read(read, cancelled)
@@ -139,7 +137,7 @@ class GgufConversation:
         logits = np.ctypeslib.as_array(
             llama_cpp.llama_get_logits_ith(self._context, -1), (self._weights.vocabulary_size,)
         )
-        return Ending(share_of_endings(logits, tail, self._weights.tokenise), evaluated)
+        return Ending(ending.probability(logits, tail, self._weights.tokenise), evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgevoice import host, manifest
+from edgevoice.settings import LanguageModelSettings
+from edgevoice.engines import ending
 from edgevoice.engines.chat_tokens import ChatTokens
-from edgevoice.engines.message_ending import share_of_endings, template_tail, unmarked
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
-from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
 FAMILY = "onnx-llm"
@@ -157,16 +157,14 @@ class OnnxConversation:
         Raises:
             EngineError: As :meth:`prefill`.
         """
-        prompt = self._prompt(unmarked(messages))
-        tail = template_tail(self._tokens.prompt)
-        read = prompt[: len(prompt) - len(tail)]
+        read, tail = ending.split(messages, self._prompt)
         if not tail or not read:
             return None
         evaluated = self._read(read, cancelled)
         if len(self._read_tokens) < len(read) or self._logits is None:
             return None  # cancelled
-        probability = share_of_endings(self._logits, tail, self._tokens.tokenise)
-        return Ending(probability, evaluated)
+        share = ending.probability(self._logits, tail, self._tokens.tokenise)
+        return Ending(share, evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.
