@@ -45,7 +45,7 @@ from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
 NO_ANSWER = "no_answer"
 """Reason of a resumption: the recogniser was not heard in time."""
 
-_PROBE_EVERY_MS = 200.0
+_PROBE_EVERY_MS = 160.0
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
 
@@ -139,7 +139,9 @@ def _grown(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
     if not over.probe and over.speech_ms >= max(over.probe_at_ms, rules.probe_ms):
         every_ms = _PROBE_PASSED_EVERY_MS if over.passed or over.echoing or far else _PROBE_EVERY_MS
         probe = state.probe + 1
-        asking = replace(over, probe=probe, probe_at_ms=over.speech_ms + every_ms)
+        asking = replace(
+            over, probe=probe, probed_ms=over.speech_ms, probe_at_ms=over.speech_ms + every_ms
+        )
         state = replace(state, over=asking, probe=probe)
         actions = [*actions, TranscribeOverlap(probe)]
     return state, actions
@@ -169,7 +171,9 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
     answered = event.probe == over.probe
     if event.probe and not answered:
         return state, []
-    verdict, evidence = judge(over, event, rules)
+    # Of speech that goes on, the recogniser heard what there was when it was asked.
+    asked = replace(over, speech_ms=over.probed_ms) if answered and over.end_ms is None else over
+    verdict, evidence = judge(asked, event, rules)
     evidence["speech_ms"] = round(over.speech_ms, 1)
     if verdict is Verdict.INTERRUPTION:
         return _commit(state, over, evidence, rules)

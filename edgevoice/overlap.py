@@ -22,7 +22,7 @@ _GARBLED_LETTERS = 3
 made "You" and "Bye!"."""
 
 _BRIEF_MS = 450.0
-"""Speech that was over sooner is a nod rather than a wish, whatever the recogniser made of it
+"""Speech of which less was heard is a nod rather than a wish, whatever the recogniser made of it
 ("yeah" became "You had", "wow" became "Well"), unless a word in it stops the agent."""
 
 _OWN_WORDS = 2
@@ -42,6 +42,7 @@ class Overlap:
         deadline_ms: When a hold without words ends.
         heard: Whether the recogniser has answered at all.
         probe: Number of the question to the recogniser that is open, 0 for none.
+        probed_ms: Speech length at which it was asked.
         probe_at_ms: Speech length at which it is asked next.
         passed: It was taken for noise while it went on, and the agent speaks over it.
         echoing: The sound is no louder than the agent's echo may be; words alone count.
@@ -58,6 +59,7 @@ class Overlap:
     deadline_ms: float = 0.0
     heard: bool = False
     probe: int = 0
+    probed_ms: float = 0.0
     probe_at_ms: float = 0.0
     passed: bool = False
     echoing: bool = False
@@ -85,7 +87,7 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
     """Say what the speech is, with the evidence for it.
 
     ``UNCLEAR`` is what may yet become a backchannel ("ye", "you") while the speech goes on, and
-    what is too brief for what was understood when it has ended.
+    what is too brief to be trusted.
     """
     evidence: Evidence = {"words": heard.text}
     if overlap.echo_margin_db is not None:
@@ -144,8 +146,7 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
 
 
 def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
-    brief = overlap.end_ms is not None and overlap.speech_ms < _BRIEF_MS
-    return brief and not rules.phrases.stops_agent(found)
+    return overlap.speech_ms < _BRIEF_MS and not rules.phrases.stops_agent(found)
 
 
 def _speaks_on(found: tuple[str, ...], said: tuple[str, ...], rules: Rules) -> bool:

@@ -52,7 +52,7 @@ class Rules:
     end_of_turn_threshold: float = 0.8
     adapt_wait_ms: float = 400.0
     barge_in_ms: float = 96.0
-    probe_ms: float = 400.0
+    probe_ms: float = 320.0
     words_wait_ms: float = 1000.0
     max_hold_ms: float = 2000.0
     keep_prepared_ms: float = 300.0

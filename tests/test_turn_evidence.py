@@ -200,7 +200,8 @@ def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
     assert verdict("ye", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("you", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("stop", overlap=going_on) is Verdict.INTERRUPTION
-    assert verdict("you there", overlap=going_on) is Verdict.INTERRUPTION
+    assert verdict("you there", overlap=going_on) is Verdict.UNCLEAR
+    assert verdict("you there", overlap=Overlap(0.0, 500.0)) is Verdict.INTERRUPTION
     assert verdict("ye") is Verdict.INTERRUPTION
 
 
