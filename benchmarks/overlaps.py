@@ -246,15 +246,16 @@ def _whole(call: Call, resumed: Note) -> bool | None:
     # The last milliseconds before a hold are faded, the first behind it may be.
     before = before[: -ms_to_samples(10)].astype(np.float64)
     behind = behind[ms_to_samples(10) :].astype(np.float64)
-    for window in (200.0, 100.0, 50.0, 25.0):
-        size = ms_to_samples(window)
-        part = behind[:size]
-        if part.size < size or before.size < size or np.abs(part).max() < 100:
+    size = ms_to_samples(60)
+    energies = np.convolve(before**2, np.ones(size), "valid")
+    # The gain may have changed within the word that is said again: one piece of it is enough.
+    for begin in range(0, ms_to_samples(300), ms_to_samples(30)):
+        part = behind[begin : begin + size]
+        if part.size < size or before.size < size or np.abs(part).max() < 300:
             continue
         products = np.correlate(before, part, "valid")
-        energies = np.convolve(before**2, np.ones(size), "valid")
         likeness = products / np.sqrt(np.maximum(energies, 1.0) * (part**2).sum())
-        if likeness.max() > 0.9:
+        if likeness.max() > 0.95:
             return True
     return False if np.abs(behind[: ms_to_samples(200)]).max() >= 100 else None
 
