@@ -15,12 +15,16 @@ _SILENT = 0.01
 _KEPT_MS = 10.0
 """Before the first louder sample, so that a soft consonant is not cut."""
 
+_MOST_MS = 150.0
+"""Longer silence is meant, and stays but for this."""
+
 
 class LeadingSilence:
     """Of one stream of samples at ``rate_hz``."""
 
     def __init__(self, rate_hz: int) -> None:
         self._kept = round(_KEPT_MS * rate_hz / 1000.0)
+        self._left = round(_MOST_MS * rate_hz / 1000.0)
         self._before: Float32 = np.zeros(0, np.float32)
         self._over = False
 
@@ -30,8 +34,11 @@ class LeadingSilence:
             return chunk
         joined = np.concatenate((self._before, chunk))
         loud = np.flatnonzero(np.abs(joined) > _SILENT)
-        if not loud.size:
-            self._before = joined[-self._kept :]
-            return joined[:0]
-        self._over = True
-        return joined[max(0, int(loud[0]) - self._kept) :]
+        silent = int(loud[0]) if loud.size else joined.size
+        cut = min(max(0, silent - self._kept), self._left)
+        self._left -= cut
+        if loud.size or not self._left:
+            self._over = True
+            return joined[cut:]
+        self._before = joined[cut:]
+        return joined[:0]

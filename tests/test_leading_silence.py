@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgevoice.leading_silence import LeadingSilence
 
 RATE_HZ = 16_000
-KEPT = 160
+KEPT, MOST = 160, 2400
 
 
 def sound(silent: int, rest: int = 800) -> np.ndarray:
@@ -21,7 +21,7 @@ def test_however_it_is_cut_ten_milliseconds_are_left(silent: int, cuts: list[int
     lead = LeadingSilence(RATE_HZ)
     parts = np.split(whole, np.cumsum(cuts))
     left = np.concatenate([lead.trim(part) for part in parts])
-    assert left.size == 800 + min(silent, KEPT)
+    assert left.size == 800 + silent - min(max(0, silent - KEPT), MOST)
     assert np.array_equal(left, whole[whole.size - left.size :])
 
 
@@ -32,5 +32,8 @@ def test_silence_later_on_stays(silent: int) -> None:
     assert lead.trim(np.zeros(4000, np.float32)).size == 4000
 
 
-def test_silence_alone_gives_nothing() -> None:
-    assert not LeadingSilence(RATE_HZ).trim(np.zeros(4000, np.float32)).size
+def test_silence_alone_loses_what_may_go_and_no_more() -> None:
+    lead = LeadingSilence(RATE_HZ)
+    assert not lead.trim(np.zeros(1600, np.float32)).size
+    assert lead.trim(np.zeros(1600, np.float32)).size == 3200 - MOST
+    assert lead.trim(np.zeros(1600, np.float32)).size == 1600
