@@ -151,6 +151,8 @@ MODULES: Mapping[str, str] = {
     "speaker-embedding": "speaker_embedding",
     "wake-word": "wake_word",
     "whisper": "whisper",
+    "hf-ctc": "hf_ctc",
+    "hf-vits": "hf_vits",
     "gguf": "gguf",
     "onnx-llm": "onnx_llm",
 }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
-from edgevoice.export import llm_tidy, llm_trace
+from edgevoice.export import llm_tidy, llm_trace, torch_program
 from edgevoice.export.families.onnx_llm import MOST_POSITIONS, TOKENIZER
 from edgevoice.export.family import Job, Written
 from edgevoice.export.graph_wires import Unrecognised
@@ -45,7 +45,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
         MissingDependencyError: torch and optimum cannot be installed.
     """
     traced = job.work / "optimum"
-    llm_trace.trace(source, traced, job)
+    torch_program.run(llm_trace.PROGRAM, source, traced, job)
     facts: dict[str, Any] = json.loads((traced / "facts.json").read_text())
     template = _template(facts, job, source)
     context = _context(facts, job)

@@ -20,19 +20,20 @@ MOST_INSIDE_BYTES = 1 << 30  # above this, weights lie in a file beside the grap
 DATA_SUFFIX = ".data"
 
 
-def optimised(path: Path, work: Path, threads: int) -> onnx.ModelProto:
-    """Return the model at ``path`` after onnxruntime's extended optimisation.
+def optimised(path: Path, work: Path, threads: int, level: str = "EXTENDED") -> onnx.ModelProto:
+    """Return the model at ``path`` after onnxruntime's own optimisation.
 
     Args:
         path: The traced graph.
         work: A folder for the optimiser's output.
         threads: For its constant folding.
+        level: ``EXTENDED``, or ``BASIC`` where the operators shall stay ONNX's own.
 
     Raises:
         ArtifactError: onnxruntime cannot load it.
     """
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     target = work / "optimised.onnx"

@@ -109,7 +109,7 @@ def test_overrides_decide_tensor_by_tensor(reference: Path, job: Job, tmp_path: 
 @pytest.mark.parametrize(
     ("trouble", "error", "said"),
     [
-        ("crash", ExportError, "optimum-onnx cannot export it: ValueError: rope_scaling"),
+        ("crash", ExportError, "torch and optimum-onnx cannot export it: ValueError: rope_scaling"),
         ("nan", ArtifactError, r"weight '.*1.o' has 1 of .* NaN"),
         ("strange", ExportError, "not known here .*not a rotation by halves.* as GGUF"),
         ("wrong", ExportError, "of the logits' spread away from torch"),

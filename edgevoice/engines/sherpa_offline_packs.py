@@ -68,6 +68,7 @@ OFFLINE_FAMILIES: dict[str, OfflineFamily] = {
     "offline-zipformer-ctc": OfflineFamily("from_zipformer_ctc", {"model": ""}),
     "offline-paraformer": OfflineFamily("from_paraformer", {"paraformer": ""}),
     "dolphin-ctc": OfflineFamily("from_dolphin_ctc", {"model": ""}),
+    "omnilingual-asr-ctc": OfflineFamily("from_omnilingual_asr_ctc", {"model": ""}),
 }
 """Segmented families and what builds each."""
 

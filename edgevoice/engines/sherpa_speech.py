@@ -8,8 +8,9 @@ sherpa-onnx 2 has no espeak-ng inside: voices that were trained on its phonemes 
 from __future__ import annotations
 
 import queue
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from edgevoice.engines.speakable import speakable
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, unknown
 from edgevoice.frames import Float32
 from edgevoice.stages import Cancelled, never
+
+# Behind the mark: where it is a character of the voice's, it is said with its sentence.
+_SENTENCE_END = re.compile(r"(?<=[.:?!])")
 
 
 class _Pack:
@@ -138,8 +142,12 @@ CLONING = ("pocket", "zipvoice")
 """Families that speak like a recording: the pack's manifest names one."""
 
 
-def configure(folder: Path, family: str, threads: int) -> Any:
+def configure(
+    folder: Path, family: str, threads: int, noise: tuple[float, float] = (0.667, 0.8)
+) -> Any:
     """Return the ``sherpa_onnx.OfflineTtsConfig`` of the pack in ``folder``.
+
+    ``noise`` is VITS's, of the sound and of the durations; other families have none to set.
 
     Raises:
         ArtifactError: The family is not known, or the pack lacks a file.
@@ -151,6 +159,7 @@ def configure(folder: Path, family: str, threads: int) -> Any:
     model.num_threads = threads
     model.provider = "cpu"
     _FAMILIES[family](pack, model)
+    model.vits.noise_scale, model.vits.noise_scale_w = noise
     return sherpa_onnx.OfflineTtsConfig(
         model=model, rule_fsts=pack.all("*.fst"), rule_fars=pack.all("*.far")
     )
@@ -163,6 +172,8 @@ class SherpaSpeech:
         config: From :func:`configure`.
         espeak_voice: espeak-ng's voice that this voice's phonemes come from; "" for packs that
             read text themselves.
+        characters: Those that such a pack knows, where it reads one by one and says on stderr
+            whatever else it meets; sentences are then made here. "" for every other pack.
         reference: Mono samples and their rate, and the words in them, for the families of
             :data:`CLONING`.
     """
@@ -173,6 +184,7 @@ class SherpaSpeech:
         *,
         espeak_voice: str = "",
         language: str = "en",
+        characters: str = "",
         speaker: int = 0,
         speed: float = 1.0,
         reference: tuple[Float32, int, str] | None = None,
@@ -190,6 +202,7 @@ class SherpaSpeech:
             )
         self._espeak_voice = espeak_voice
         self._language = espeak_voice or language
+        self._characters = frozenset(characters)
         self._speaker = speaker
         self._speed = speed
         self._reference = reference
@@ -205,7 +218,8 @@ class SherpaSpeech:
         if not spoken:
             return
         generation = self._generation(spoken)
-        if generation is None:
+        parts = _readable(spoken, self._characters) if self._characters else [spoken]
+        if generation is None or not parts:
             return
         made: queue.SimpleQueue[Float32 | BaseException | None] = queue.SimpleQueue()
         abandoned = threading.Event()
@@ -216,7 +230,10 @@ class SherpaSpeech:
 
         def work() -> None:
             try:
-                self._tts.generate(spoken, generation, heard)
+                for part in parts:
+                    if abandoned.is_set() or cancelled():
+                        break
+                    self._tts.generate(part, generation, heard)
             except BaseException as error:
                 made.put(error)
             else:
@@ -255,6 +272,13 @@ class SherpaSpeech:
                 return None
             generation.phoneme_codepoints = [[ord(c) for c in part] for part in parts]
         return generation
+
+
+def _readable(text: str, characters: Set[str]) -> list[str]:
+    """Return the sentences of ``text`` in small letters, without what is not in ``characters``."""
+    sentences = _SENTENCE_END.split(text.lower())
+    kept = ("".join(c for c in sentence if c in characters).strip() for sentence in sentences)
+    return [sentence for sentence in kept if sentence]
 
 
 def _next(

@@ -78,11 +78,11 @@ def load_unguarded(
 ) -> Speech:
     """Load as :func:`load_speech` in this process, which native code may end.
 
-    ``noise`` is times the voice's own, where onnxruntime runs a Piper voice.
+    ``noise`` is times the voice's own, for Piper and VITS.
     """
     described = _described(folder)
     if runner_of(described, settings.engine) == "sherpa":
-        return _load_sherpa(folder, described, settings)
+        return _load_sherpa(folder, described, settings, noise)
     threads = host.threads(settings.threads)
     if described.family == "piper":
         from edgevoice.engines import piper
@@ -109,7 +109,9 @@ def _described(folder: Path) -> manifest.Manifest:
     return described
 
 
-def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSettings) -> Speech:
+def _load_sherpa(
+    folder: Path, described: manifest.Manifest, settings: SpeechSettings, noise: float
+) -> Speech:
     from edgevoice.engines import sherpa_speech
 
     known: dict[str, Any] = dict(described.engine)
@@ -122,11 +124,20 @@ def _load_sherpa(folder: Path, described: manifest.Manifest, settings: SpeechSet
     if described.family in sherpa_speech.CLONING:
         reference = _reference(folder, described)
     return sherpa_speech.SherpaSpeech(
-        sherpa_speech.configure(folder, described.family, host.threads(settings.threads)),
+        sherpa_speech.configure(
+            folder,
+            described.family,
+            host.threads(settings.threads),
+            noise=(
+                noise * float(known.get("noise_scale", 0.667)),
+                noise * float(known.get("noise_scale_w", 0.8)),
+            ),
+        ),
         espeak_voice=espeak_voice,
         language=str(known.get("language", "en")),
+        characters=str(known.get("characters", "")),
         speaker=settings.speaker,
-        speed=settings.speed,
+        speed=settings.speed / float(known.get("length_scale", 1.0)),
         reference=reference,
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice.errors import ArtifactError, ConfigError, unknown
-from edgevoice.export import safetensors_header
+from edgevoice.export import safetensors_header, torch_program
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
 from edgevoice.quant.scheme import Scheme
@@ -25,7 +25,7 @@ OPTIONS: Mapping[str, str] = {
     "at most)",
     "chat-template": "a Jinja file, for a model that brings no chat template",
     "importance": "off: round to 4 bits without weighing the activations (default: on)",
-    "python": "an interpreter that has torch and optimum-onnx, in place of one made for it",
+    "python": torch_program.OPTION,
 }
 
 

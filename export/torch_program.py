@@ -1,0 +1,68 @@
+"""Runs a program of ours in an interpreter that has torch and optimum, outside this process.
+
+Owns the interpreter and what a failure says. The programs lie beside this module
+(:mod:`edgevoice.export.optimum_export` and its like): each is called with a checkpoint and a new
+folder, and leaves there what its family reads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from edgevoice.errors import ConfigError, ExportError
+from edgevoice.export.environments import clean_environment, environment
+from edgevoice.export.family import Job
+
+OPTION = "an interpreter that has torch and optimum-onnx, in place of one made for it"
+"""What the option ``python`` is, for a family's ``options``."""
+# torch first, or pip takes the CUDA build (gigabytes) for those that depend on it.
+REQUIREMENTS = (
+    ("torch==2.13.0",),
+    ("optimum-onnx==0.1.0", "transformers<4.58", "onnx==1.23.2", "onnxruntime==1.31.1"),
+)
+
+
+def run(program: str, source: Path, out: Path, job: Job) -> None:
+    """Run ``program`` on the checkpoint ``source``; ``out`` is a new folder.
+
+    The option ``python`` names the interpreter; else it is this one, if it has torch, or that of
+    an environment made for it.
+
+    Raises:
+        ConfigError: The option names no program.
+        ExportError: The checkpoint cannot be exported.
+        MissingDependencyError: The environment cannot be made.
+    """
+    # Such a program imports torch, so it is run and never imported.
+    path = Path(__file__).with_name(program)
+    command = [str(_interpreter(job)), str(path), str(source.resolve()), str(out.resolve())]
+    if job.allow_pickle:
+        command.append("--allow-pickle")
+    threads = str(job.threads)
+    with job.meter("trace with torch", None):
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**clean_environment(), "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"},
+        )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").splitlines()
+        reason = next((line.strip() for line in reversed(said) if line.strip()), "it says nothing")
+        raise ExportError(f"{source}: torch and optimum-onnx cannot export it: {reason[:300]}")
+
+
+def _interpreter(job: Job) -> Path:
+    if chosen := job.options.get("python"):
+        if not os.access(chosen, os.X_OK):
+            raise ConfigError(f"option python={chosen!r} is no program that can be run")
+        return Path(chosen)
+    if all(importlib.util.find_spec(name) for name in ("torch", "optimum", "transformers")):
+        return Path(sys.executable)
+    return environment("optimum", REQUIREMENTS, job.meter) / "python"
