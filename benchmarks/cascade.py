@@ -24,13 +24,14 @@ from websockets.sync.server import ServerConnection, serve
 
 from edgevoice.audio.resample import resample
 from edgevoice.audio.socket_port import SocketSink, SocketSource
-from edgevoice.config import Settings, load, override
+from edgevoice.config import load, override
 from edgevoice.engines.edges import Continued, Paused, Started
 from edgevoice.events import ClearNotice, Notice, TranscriptNotice
 from edgevoice.frames import FRAME_MS, SAMPLE_RATE_HZ, Float32, to_float32, to_int16
 from edgevoice.history import History, fit
 from edgevoice.loading import load_engines
 from edgevoice.protocols import pcm
+from edgevoice.settings import Settings
 from edgevoice.weights import Engines
 
 END_SILENCE_MS = 700.0

@@ -31,8 +31,8 @@ from voicebench.runner import run
 from voicebench.scenario import AudioSpec, Scenario, StartRule, Turn
 from voicebench.wer import wer
 
-from edgevoice.config import Settings
 from edgevoice.engines.recogniser import load_recogniser
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 SUBJECTS = {

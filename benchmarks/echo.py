@@ -34,11 +34,12 @@ from edgevoice.audio.cleaning import clean_caller
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink
-from edgevoice.config import Settings, override
+from edgevoice.config import override
 from edgevoice.events import DecisionNotice, Notice, StateNotice, TranscriptNotice
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, Float32, Frame
 from edgevoice.loading import load_engines
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, Message, never
 from edgevoice.weights import Engines
 

@@ -22,7 +22,6 @@ import recordings
 
 from edgevoice import manifest
 from edgevoice.audio.wav import read_wav
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.export import candidates, family, paired
 from edgevoice.export.calibration import Calibration, Clip
@@ -33,6 +32,7 @@ from edgevoice.export.family import Job
 from edgevoice.export.words import normalise
 from edgevoice.quant.recipe import Recipe
 from edgevoice.quant.scheme import find
+from edgevoice.settings import RecogniserSettings
 
 # Without its recipe: what the mixture of 4 and 8 bits is worth.
 PLAIN = ("int4", "int4-asymmetric")

@@ -16,8 +16,8 @@ import statistics
 import time
 from pathlib import Path
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 from edgevoice.store import Store
 

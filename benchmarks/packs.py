@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgevoice import manifest
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import EdgevoiceError
 from edgevoice.export import family as families
@@ -27,6 +26,7 @@ from edgevoice.export.words import word_errors
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
 from edgevoice.store import sha256
 

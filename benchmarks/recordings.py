@@ -41,6 +41,7 @@ QUESTIONS = (
     "Where do penguins live?",
     "What happens when water freezes?",
     "Should I take an umbrella today?",
+    "How far away is the moon?",
 )
 LONG_ANSWERS = (
     "Tell me about the planet Venus.",

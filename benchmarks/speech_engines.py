@@ -33,10 +33,10 @@ import numpy as np
 import soxr
 
 from edgevoice import host, manifest
-from edgevoice.config import SpeechSettings
 from edgevoice.engines import piper
 from edgevoice.engines.speech import load_speech
 from edgevoice.export.words import spelled, word_errors
+from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech
 
 SENTENCES = (

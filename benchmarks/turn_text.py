@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgevoice.completeness import combine, model_completeness, text_completeness
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf
 from edgevoice.phrases import load
 from edgevoice.questions import QUESTIONS
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 from edgevoice.store import Store
 
@@ -70,7 +70,7 @@ def main() -> None:
     def ending(text: str) -> float:
         judged = conversation.ending([system, Message("user", text)])
         assert judged is not None
-        return model_completeness(judged.probability)
+        return model_completeness(judged.probability, text, phrases)
 
     scorers: dict[str, Callable[[str], float]] = {
         "lexical": lambda text: text_completeness(text, phrases),

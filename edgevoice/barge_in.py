@@ -38,14 +38,14 @@ from edgevoice.events import (
     TimerFired,
     TranscribeOverlap,
 )
-from edgevoice.overlap import Evidence, Overlap, Verdict, below_echo, judge
+from edgevoice.overlap import Evidence, Overlap, Verdict, below_echo, is_background, judge
 from edgevoice.turn_rules import Rules, learn
 from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
 
 NO_ANSWER = "no_answer"
 """Reason of a resumption: the recogniser was not heard in time."""
 
-_PROBE_EVERY_MS = 200.0
+_PROBE_EVERY_MS = 160.0
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
 
@@ -60,14 +60,19 @@ def answering(state: TurnState, event: Event, rules: Rules) -> Step:
             return _duck(replace(state, over=Overlap(onset_ms, echo_margin_db=margin_db)))
         case SpeechDismissed() if over is not None and not over.speech_ms:
             return _restore(state, over)
-        case SpeechStarted(at_ms=at_ms, onset_ms=onset_ms, echo_margin_db=margin_db):
-            return _started(state, at_ms, onset_ms, margin_db, rules)
+        case SpeechStarted():
+            return _started(state, event, rules)
         case SpeechContinued(at_ms=at_ms) if over is not None and over.speech_ms:
             louder = _loudest(over.echo_margin_db, event.echo_margin_db)
             similarity = event.speaker_similarity
             if similarity is None:
                 similarity = over.speaker_similarity
-            grown = replace(over, echo_margin_db=louder, speaker_similarity=similarity)
+            grown = replace(
+                over,
+                echo_margin_db=louder,
+                speaker_similarity=similarity,
+                loudness_db=event.loudness_db,
+            )
             return _grown(state, grown, at_ms, rules)
         case SpeechPaused(at_ms=at_ms, end_ms=end_ms) if over is None or over.end_ms is None:
             return _paused(state, at_ms, end_ms, rules)
@@ -93,9 +98,8 @@ def answering(state: TurnState, event: Event, rules: Rules) -> Step:
             return state, []
 
 
-def _started(
-    state: TurnState, at_ms: float, onset_ms: float, margin_db: float | None, rules: Rules
-) -> Step:
+def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
+    at_ms, onset_ms, margin_db = event.at_ms, event.onset_ms, event.echo_margin_db
     over = state.over
     if over is not None and over.end_ms is not None:
         # It goes on before it was decided what it is: one overlap, one decision, one deadline.
@@ -109,7 +113,11 @@ def _started(
             echo = Overlap(onset_ms, speech_ms, echoing=True, echo_margin_db=margin_db)
             return replace(state, over=echo), []
         over = Overlap(onset_ms)
-    over = replace(over, echo_margin_db=_loudest(over.echo_margin_db, margin_db))
+    over = replace(
+        over,
+        echo_margin_db=_loudest(over.echo_margin_db, margin_db),
+        loudness_db=event.loudness_db,
+    )
     ducked, actions = _duck(replace(state, over=over))
     assert ducked.over is not None
     grown, more = _grown(ducked, ducked.over, at_ms, rules)
@@ -122,15 +130,18 @@ def _grown(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
     over = replace(over, echoing=over.echoing and below_echo(over.echo_margin_db, rules))
     actions: list[Action] = []
     state = replace(state, over=over)
-    obeyed = not over.passed and not over.echoing
+    far = is_background(over.loudness_db, rules)
+    obeyed = not over.passed and not over.echoing and not far
     if obeyed and not over.held and over.speech_ms >= rules.barge_in_ms:
         state, actions = _hold(state, over, at_ms, rules)
         assert state.over is not None
         over = state.over
     if not over.probe and over.speech_ms >= max(over.probe_at_ms, rules.probe_ms):
-        every_ms = _PROBE_PASSED_EVERY_MS if over.passed or over.echoing else _PROBE_EVERY_MS
+        every_ms = _PROBE_PASSED_EVERY_MS if over.passed or over.echoing or far else _PROBE_EVERY_MS
         probe = state.probe + 1
-        asking = replace(over, probe=probe, probe_at_ms=over.speech_ms + every_ms)
+        asking = replace(
+            over, probe=probe, probed_ms=over.speech_ms, probe_at_ms=over.speech_ms + every_ms
+        )
         state = replace(state, over=asking, probe=probe)
         actions = [*actions, TranscribeOverlap(probe)]
     return state, actions
@@ -160,7 +171,9 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
     answered = event.probe == over.probe
     if event.probe and not answered:
         return state, []
-    verdict, evidence = judge(over, event, rules)
+    # Of speech that goes on, the recogniser heard what there was when it was asked.
+    asked = replace(over, speech_ms=over.probed_ms) if answered and over.end_ms is None else over
+    verdict, evidence = judge(asked, event, rules)
     evidence["speech_ms"] = round(over.speech_ms, 1)
     if verdict is Verdict.INTERRUPTION:
         return _commit(state, over, evidence, rules)
@@ -251,7 +264,7 @@ def _answer_over(
     idle = replace(
         state, phase=Phase.LISTENING, carried="", text=None, over=None, timer=state.timer + 1
     )
-    if over is None or not over.speech_ms:
+    if over is None or not over.speech_ms or is_background(over.loudness_db, rules):
         return idle, [*actions, Announce(decision, Phase.LISTENING.value, evidence)]
     # The user had just begun when the agent ended: what was speech over the agent may be a turn.
     heard, announced = hear_user(idle, over.onset_ms, decision, evidence)

@@ -18,13 +18,13 @@ from websockets.exceptions import ConnectionClosed
 
 from edgevoice.audio.cleaning import clean_caller
 from edgevoice.audio.socket_port import SocketSink, SocketSource
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError, EdgevoiceError, ProtocolError
 from edgevoice.events import ClearNotice, ErrorNotice, Notice, StateNotice, TranscriptNotice
 from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.outbox import Outbox
 from edgevoice.protocols import pcm
 from edgevoice.session import Session
+from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
 from edgevoice.tapes import Tapes

@@ -33,10 +33,10 @@ from websockets.http11 import Request, Response
 
 from edgevoice import __version__, runfile
 from edgevoice.calls import OUTBOX_BYTES, Call
-from edgevoice.config import Settings
 from edgevoice.errors import DaemonError
 from edgevoice.events import ErrorNotice
 from edgevoice.protocols import pcm
+from edgevoice.settings import Settings
 from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 

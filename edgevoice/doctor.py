@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgevoice import host, runfile
-from edgevoice.config import Settings
-from edgevoice.errors import ArtifactError, EdgevoiceError
+from edgevoice.errors import ArtifactError, EdgevoiceError, MissingDependencyError
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 Status = Literal["ok", "missing", "broken", "note"]
@@ -225,6 +225,30 @@ def _sound(settings: Settings) -> Iterator[Check]:
     else:
         detail = f"{type(source).__name__} and {type(sink).__name__} would be used"
         yield Check("sound", "microphone", "ok", detail)
+    yield _canceller(settings)
+
+
+def _canceller(settings: Settings) -> Check:
+    from edgevoice.audio.cleaning import clean_microphone, uses_system_canceller
+    from edgevoice.audio.echo import load_processor
+
+    name, wanted = "echo canceller", settings.audio.canceller
+    if wanted == "none":
+        detail = 'audio.canceller = "none": a headset is needed'
+        return Check("sound", name, "note", detail, needed=False)
+    if wanted != "aec3" and uses_system_canceller(settings.audio):
+        return Check("sound", name, "ok", "the sound server's own would be used", needed=False)
+    try:
+        if wanted == "system":
+            clean_microphone(settings.audio)
+        load_processor(echo=True, noise_suppression=False, gain_control=False)
+    except MissingDependencyError as error:
+        mend = "pip install pywebrtc-audio==0.2.0"
+        return Check("sound", name, "missing", str(error), mend, needed=wanted == "aec3")
+    except EdgevoiceError as error:
+        return Check("sound", name, "missing", str(error), "pactl load-module module-echo-cancel")
+    detail = f"AEC3 would be used (pywebrtc-audio {host.version('pywebrtc-audio')})"
+    return Check("sound", name, "ok", detail, needed=False)
 
 
 def _daemon() -> Check:

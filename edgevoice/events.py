@@ -39,6 +39,7 @@ class SpeechStarted:
     at_ms: float
     onset_ms: float
     echo_margin_db: float | None = None
+    loudness_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,15 @@ class SpeechContinued:
             None where nothing estimates it.
         speaker_similarity: Cosine similarity, -1 to 1, to the enrolled owner's voice; None where
             no voice is enrolled.
+        loudness_db: How much louder the speech is so far than this user's usually is; None while
+            no turn was heard, and where an echo canceller is at work, which changes it.
     """
 
     at_ms: float
     speech_ms: float
     echo_margin_db: float | None = None
     speaker_similarity: float | None = None
+    loudness_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,14 @@ class PauseTranscribed:
 
 @dataclass(frozen=True, slots=True)
 class TextJudged:
-    """The language model's probability that the text that ``answer`` answers is a whole turn."""
+    """The language model's probability that the text that ``answer`` answers is a whole turn.
+
+    None where the model cannot say.
+    """
 
     at_ms: float
     answer: int
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)

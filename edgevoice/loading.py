@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from edgevoice import native_memory
-from edgevoice.config import Settings
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
+from edgevoice.settings import Settings
 from edgevoice.stages import EndOfTurn, RecogniserModel
 from edgevoice.store import Store
 from edgevoice.weights import Engines, VadModel

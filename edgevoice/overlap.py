@@ -21,6 +21,10 @@ _GARBLED_LETTERS = 3
 """A single word this short may be a nod cut in two: of "yeah" and "I see", cut at 320 ms, Whisper
 made "You" and "Bye!"."""
 
+_BRIEF_MS = 450.0
+"""Speech of which less was heard is a nod rather than a wish, whatever the recogniser made of it
+("yeah" became "You had", "wow" became "Well"), unless a word in it stops the agent."""
+
 _OWN_WORDS = 2
 """Words behind an echo, not the agent's and no backchannel, that are the user's after all."""
 
@@ -38,11 +42,13 @@ class Overlap:
         deadline_ms: When a hold without words ends.
         heard: Whether the recogniser has answered at all.
         probe: Number of the question to the recogniser that is open, 0 for none.
+        probed_ms: Speech length at which it was asked.
         probe_at_ms: Speech length at which it is asked next.
         passed: It was taken for noise while it went on, and the agent speaks over it.
         echoing: The sound is no louder than the agent's echo may be; words alone count.
         echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
         speaker_similarity: Likewise; the newest.
+        loudness_db: Likewise; the newest.
     """
 
     onset_ms: float
@@ -53,11 +59,13 @@ class Overlap:
     deadline_ms: float = 0.0
     heard: bool = False
     probe: int = 0
+    probed_ms: float = 0.0
     probe_at_ms: float = 0.0
     passed: bool = False
     echoing: bool = False
     echo_margin_db: float | None = None
     speaker_similarity: float | None = None
+    loudness_db: float | None = None
 
 
 class Verdict(StrEnum):
@@ -68,6 +76,7 @@ class Verdict(StrEnum):
     BACKCHANNEL = "backchannel"
     ECHO = "echo"
     OTHER_VOICE = "other_voice"
+    BACKGROUND = "background"
     UNCLEAR = "unclear"
 
 
@@ -77,16 +86,21 @@ Evidence = dict[str, float | str]
 def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict, Evidence]:
     """Say what the speech is, with the evidence for it.
 
-    ``UNCLEAR`` is what may yet become a backchannel ("ye", "you"); only while the speech goes on.
+    ``UNCLEAR`` is what may yet become a backchannel ("ye", "you") while the speech goes on, and
+    what is too brief to be trusted.
     """
     evidence: Evidence = {"words": heard.text}
     if overlap.echo_margin_db is not None:
         evidence["echo_margin_db"] = round(overlap.echo_margin_db, 1)
     if overlap.speaker_similarity is not None:
         evidence["speaker_similarity"] = round(overlap.speaker_similarity, 3)
+    if overlap.loudness_db is not None:
+        evidence["loudness_db"] = round(overlap.loudness_db, 1)
     found = words(heard.text)
     if not found:
         return Verdict.NO_WORDS, evidence
+    if is_background(overlap.loudness_db, rules):
+        return Verdict.BACKGROUND, evidence
     said = words(heard.said)
     similarity = echo_similarity(found, said)
     evidence["echo_similarity"] = round(similarity, 3)
@@ -107,6 +121,8 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
             evidence["answers"] = "question"
             return Verdict.INTERRUPTION, evidence
         return Verdict.BACKCHANNEL, evidence
+    if _is_brief(found, overlap, rules) and not asks(heard, rules):
+        return Verdict.UNCLEAR, evidence
     short = len(found) == 1 and len(found[0]) <= _GARBLED_LETTERS
     if overlap.end_ms is None and (short or rules.phrases.begins_backchannel(found)):
         return Verdict.UNCLEAR, evidence
@@ -118,10 +134,19 @@ def below_echo(margin_db: float | None, rules: Rules) -> bool:
     return margin_db is not None and margin_db < rules.echo_margin_db
 
 
+def is_background(loudness_db: float | None, rules: Rules) -> bool:
+    """Whether the speech is known, and too quiet to be this user's."""
+    return loudness_db is not None and loudness_db < -rules.background_db
+
+
 def asks(heard: OverlapHeard, rules: Rules) -> bool:
     """Whether the agent asks something, and is finished or nearly."""
     finishing = heard.remaining_ms is not None and heard.remaining_ms <= rules.finishing_ms
     return finishing and heard.said.rstrip("\"'”’»)] ")[-1:] in ("?", "？")
+
+
+def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
+    return overlap.speech_ms < _BRIEF_MS and not rules.phrases.stops_agent(found)
 
 
 def _speaks_on(found: tuple[str, ...], said: tuple[str, ...], rules: Rules) -> bool:

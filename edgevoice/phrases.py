@@ -53,6 +53,7 @@ class Phrases:
     backchannels: frozenset[Words]
     answers: frozenset[Words]
     go_on: frozenset[Words]
+    stops: frozenset[Words]
     unfinished: frozenset[Words]
     seldom_last: frozenset[Words]
 
@@ -63,6 +64,10 @@ class Phrases:
     def is_answer(self, said: Sequence[str]) -> bool:
         """Whether ``said`` holds a backchannel that answers a question."""
         return any(_ends_with(said[: i + 1], self.answers) for i in range(len(said)))
+
+    def stops_agent(self, said: Sequence[str]) -> bool:
+        """Whether ``said`` holds a word that wants the agent to stop, or to hear something."""
+        return any(_ends_with(said[: i + 1], self.stops) for i in range(len(said)))
 
     def begins_backchannel(self, said: Sequence[str]) -> bool:
         """Whether ``said`` may be a backchannel of which the end has not been heard."""

@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgevoice.config import Settings
 from edgevoice.errors import ArtifactError
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 _ENGINES = ("onnxruntime", "sherpa_onnx", "llama_cpp", "numpy")

@@ -29,9 +29,8 @@ from edgevoice.audio.cleaning import clean_caller
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink, WavSource
-from edgevoice.config import Settings
 from edgevoice.errors import ConfigError
-from edgevoice.events import DecisionNotice, Notice
+from edgevoice.events import DecisionNotice, Notice, TextJudged
 from edgevoice.frames import (
     FRAME_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -43,6 +42,7 @@ from edgevoice.frames import (
 )
 from edgevoice.loading import Hearing
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, Ending, Message, never
 from edgevoice.tape import AGENT, EVENTS, SETTINGS, USER
 from edgevoice.weights import Engines
@@ -90,6 +90,7 @@ class Recording:
         agent: What was played, shape ``[n]``.
         decisions: What was decided then.
         answers: What the agent said then.
+        endings: When the language model weighed the words of a turn, and what it said.
     """
 
     settings: Settings
@@ -97,6 +98,7 @@ class Recording:
     agent: Int16
     decisions: tuple[Decision, ...]
     answers: tuple[TapedAnswer, ...]
+    endings: tuple[tuple[float, float], ...] = ()
 
 
 def read_tape(folder: Path) -> Recording:
@@ -119,9 +121,13 @@ def read_tape(folder: Path) -> Recording:
         if line["kind"] == DecisionNotice.__name__
     )
     settings = config.load(folder / SETTINGS)
-    return Recording(
-        settings, user[:length], agent[:length], decisions, _answers(lines, agent[:length])
+    endings = tuple(
+        (line["heard_ms"], line["probability"])
+        for line in lines
+        if line["kind"] == TextJudged.__name__ and line["probability"] is not None
     )
+    answers = _answers(lines, agent[:length])
+    return Recording(settings, user[:length], agent[:length], decisions, answers, endings)
 
 
 def rerun(recording: Recording, settings: Settings, hearing: Hearing) -> list[Decision]:
@@ -143,7 +149,7 @@ def rerun(recording: Recording, settings: Settings, hearing: Hearing) -> list[De
     def now_ms() -> float:
         return samples_to_ms(source.delivered_samples)
 
-    voice = _TapedAnswers(recording.answers, now_ms)
+    voice = _TapedAnswers(recording.answers, recording.endings, now_ms)
     Session(
         Engines(hearing.vad, hearing.recogniser, hearing.end_of_turn, voice, voice),
         settings,
@@ -267,8 +273,14 @@ class _TapedAnswers:
     sample_rate_hz = SAMPLE_RATE_HZ
     context_tokens = 1 << 20
 
-    def __init__(self, answers: Sequence[TapedAnswer], now_ms: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        answers: Sequence[TapedAnswer],
+        endings: Sequence[tuple[float, float]],
+        now_ms: Callable[[], float],
+    ) -> None:
         self._answers = answers
+        self._endings = endings
         self._now_ms = now_ms
 
     def open(self) -> _TapedAnswers:
@@ -283,7 +295,10 @@ class _TapedAnswers:
 
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
         del messages, cancelled
-        return None
+        now_ms = self._now_ms()
+        near = [(abs(at_ms - now_ms), probability) for at_ms, probability in self._endings]
+        away_ms, probability = min(near, default=(math.inf, 0.0))
+        return Ending(probability, 0) if away_ms <= _SAME_MS / 2 else None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         del messages, cancelled

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from edgevoice import host, report_charts
-from edgevoice.config import Settings
 from edgevoice.console import COLUMNS
 from edgevoice.errors import AudioError
 from edgevoice.events import DecisionNotice, ErrorNotice
@@ -29,6 +28,7 @@ from edgevoice.frames import SAMPLE_RATE_HZ, Int16
 from edgevoice.latency import percentile
 from edgevoice.recording import SessionRecord
 from edgevoice.report_style import CSS, SCRIPT
+from edgevoice.settings import Settings
 
 AUDIO_LIMIT_S = 240.0
 """Sound that a page carries; it takes 10 MB as base64, and browsers open that at once."""

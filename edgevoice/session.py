@@ -15,67 +15,40 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-
 from edgevoice.answering import Answerer
-from edgevoice.audio.reference import Reference, SteppedReference, reference_of
-from edgevoice.config import Settings
-from edgevoice.engines.edges import Continued, Edge, Paused, Started
+from edgevoice.audio.reference import SteppedReference, reference_of
+from edgevoice.conduct import Conductor
 from edgevoice.errors import AudioError, EdgevoiceError
 from edgevoice.events import (
-    Action,
-    Announce,
     AnswerFailed,
-    ClearNotice,
-    CompleteAnswer,
-    DecisionNotice,
-    DropAnswer,
-    DuckAnswer,
     ErrorNotice,
     Event,
-    ForgetUtterance,
-    HoldAnswer,
-    InterruptAnswer,
-    MetricsNotice,
     Notice,
     OverlapHeard,
     PartialHeard,
     PauseJudged,
     PauseTranscribed,
-    PrepareAnswer,
     ReleaseAnswer,
-    RestoreAnswer,
-    ResumeAnswer,
-    SpeechContinued,
-    SpeechDismissed,
     SpeechPaused,
-    SpeechStarted,
-    SpeechSuspected,
-    StartTimer,
     StateNotice,
     TimerFired,
-    TranscribeOverlap,
-    TranscribePause,
     TranscriptNotice,
 )
 from edgevoice.frames import (
     FRAME_MS,
     FRAME_SAMPLES,
-    Float32,
     Frame,
-    ms_to_samples,
-    samples_to_ms,
-    to_float32,
 )
 from edgevoice.history import History
 from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
+from edgevoice.microphone import Microphone
+from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller, Sink, Source
 from edgevoice.tape import Tape
 from edgevoice.turn_rules import rules
@@ -85,9 +58,6 @@ from edgevoice.weights import Engines
 
 _READ_TIMEOUT_S = 0.05
 _LOCK_STEP_POLL_S = 0.001
-_ECHO_TAIL_MS = 1500.0
-"""Speech that begins this soon behind the agent's may be the end of its echo."""
-
 _ANSWERING = (Phase.THINKING, Phase.SPEAKING, Phase.HELD)
 
 
@@ -143,41 +113,30 @@ class Session:
             if not isinstance(sink, LockStepSink):
                 raise AudioError(f"{type(sink).__name__} cannot run in lock step; use a WAV sink")
             self._lock_step_sink = sink
-        self._echo_canceller = echo_canceller
         self._tape = tape
-        self._reference: Reference = (
-            reference_of(sink) if pace is Pace.REAL_TIME else SteppedReference(sink)
-        )
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Event | Callable[[], None]] = queue.SimpleQueue()
         self._started_ns = time.monotonic_ns()
         self._frames = 0
-        self._frame_end_ms = 0.0
-        self._timer: StartTimer | None = None
         self._state = TurnState()
         self._rules = rules(settings, judged=engines.end_of_turn is not None)
         self._history = History(settings.language_model.system_prompt)
         self._marks = TurnMarks()
-        self._turns = 0
-        self._released_text = ""
-        self._told_text = ""
-        self._agent_text = ""
-        self._last_said = ""
-        self._last_said_ms = float("-inf")
-        self._reciting = 0
-        self._suspected = False
-        preroll_frames = max(1, round(settings.vad.preroll_ms / FRAME_MS))
-        # The onset is known min_speech_ms late, plus a window of the VAD: both must fit as well.
-        lookback_frames = round(settings.vad.min_speech_ms / FRAME_MS) + 16
-        self._recent: deque[Float32] = deque(maxlen=preroll_frames + lookback_frames)
-        self._vad = engines.vad.open()
-        self._edges = engines.vad.open_edges()
         self._listener = Listener(
             engines.recogniser.open(),
             engines.end_of_turn,
             self._inbox.put,
             self.now_ms,
             self._report_later,
+        )
+        self._microphone = Microphone(
+            engines,
+            settings.vad,
+            self._listener,
+            reference_of(sink) if pace is Pace.REAL_TIME else SteppedReference(sink),
+            self._step,
+            echo_canceller=echo_canceller,
+            tape=tape,
         )
         self._language_model = engines.language_model.open()
         self._answerer = Answerer(
@@ -190,6 +149,16 @@ class Session:
             mark=self._mark,
             now_ms=self.now_ms,
             on_forgotten=lambda turns: self._inbox.put(lambda: self._history.forget_oldest(turns)),
+        )
+        self._conductor = Conductor(
+            self._listener,
+            self._answerer,
+            self._history,
+            self._marks,
+            self._rules.phrases,
+            notice=self._notice,
+            now_ms=self.now_ms,
+            echo_margin_db=self._microphone.echo_margin_db,
         )
 
     # ---------------------------------------------------------------- for other threads
@@ -231,7 +200,7 @@ class Session:
         """True when nobody speaks and nothing is being worked on."""
         return (
             self._state.phase is Phase.LISTENING
-            and not self._edges.speaking
+            and not self._microphone.speaking
             and self._listener.idle
             and self._answerer.idle
             and self._inbox.empty()
@@ -270,66 +239,23 @@ class Session:
                 event = self._with_context(item)
                 self._note(event)
                 self._step(event)
-        timer = self._timer
-        if timer is not None and self.now_ms() >= timer.due_ms:
-            self._timer = None
-            self._step(TimerFired(self.now_ms(), timer.timer))
-        self._tell_agent_text()
+        timer = self._conductor.take_due_timer()
+        if timer is not None:
+            self._step(TimerFired(self.now_ms(), timer))
+        if self._state.phase in _ANSWERING:
+            self._conductor.tell_agent_text()
 
     def _hear(self, frame: Frame) -> None:
         self._frames += 1
-        self._frame_end_ms = (
+        frame_end_ms = (
             self.now_ms()
             if self._pace is Pace.LOCK_STEP
             else (frame.captured_ns - self._started_ns) / 1e6
         )
-        captured = frame.samples
-        if self._echo_canceller is not None or self._tape is not None:
-            played = self._reference.read(frame)
-            if self._tape is not None:
-                self._tape.hear(frame, played)
-            if self._echo_canceller is not None:
-                captured = self._echo_canceller.process(captured, played)
+        samples = self._microphone.clean(frame)
         if self._lock_step_sink is not None:
             self._lock_step_sink.advance(FRAME_SAMPLES)
-        samples = to_float32(captured)
-        self._recent.append(samples)
-        self._listener.feed(samples)
-        decisions = self._vad.accept(samples)
-        for edge in self._edges.feed(decisions):
-            self._step(self._speech_event(edge))
-        self._note_suspicion()
-        self._listener.note_quiet(self._edges.quiet)
-
-    def _echo_margin_db(self) -> float | None:
-        """How far what the canceller left stands above an echo; None while none can sound."""
-        known = self._echo_canceller.evidence() if self._echo_canceller is not None else None
-        return None if known is None else known.margin_db
-
-    def _speech_event(self, edge: Edge) -> Event:
-        # Edges count audio from the stream's start; the session's clock also knows lost frames.
-        shift_ms = self._frame_end_ms - samples_to_ms(self._frames * FRAME_SAMPLES)
-        at_ms = self._frame_end_ms
-        match edge:
-            case Started(onset_ms=onset_ms):
-                begin_ms = onset_ms + shift_ms
-                self._open_utterance(begin_ms)
-                return SpeechStarted(at_ms, begin_ms, self._echo_margin_db())
-            case Continued(speech_ms=speech_ms):
-                return SpeechContinued(at_ms, speech_ms, self._echo_margin_db())
-            case Paused(end_ms=end_ms):
-                return SpeechPaused(at_ms, end_ms + shift_ms)
-
-    def _note_suspicion(self) -> None:
-        """Step with a first window of speech, or with its coming to nothing."""
-        onset_ms = self._edges.suspected_ms
-        if onset_ms is not None and not self._suspected:
-            shift_ms = self._frame_end_ms - samples_to_ms(self._frames * FRAME_SAMPLES)
-            margin_db = self._echo_margin_db()
-            self._step(SpeechSuspected(self._frame_end_ms, onset_ms + shift_ms, margin_db))
-        elif onset_ms is None and self._suspected and not self._edges.speaking:
-            self._step(SpeechDismissed(self._frame_end_ms))
-        self._suspected = onset_ms is not None
+        self._microphone.hear(samples, frame_end_ms)
 
     def _with_context(self, event: Event) -> Event:
         """Add what the machine needs to know beside the words: what the agent is saying."""
@@ -340,17 +266,11 @@ class Session:
                 remaining_ms = self._answerer.remaining_ms
                 return replace(event, said=self._answerer.said(), remaining_ms=remaining_ms)
             case PauseTranscribed():
-                near = self._state.onset_ms - self._last_said_ms < _ECHO_TAIL_MS
                 wasted_share = self._answerer.speculation.wasted_share
-                said = self._last_said if near else ""
+                said = self._conductor.said_before(self._state.onset_ms)
                 return replace(event, said=said, wasted_share=wasted_share)
             case _:
                 return event
-
-    def _open_utterance(self, onset_ms: float) -> None:
-        lookback_ms = self._frame_end_ms - onset_ms + self._settings.vad.preroll_ms
-        audio = np.concatenate(list(self._recent))
-        self._listener.speech_started(onset_ms, audio[-ms_to_samples(lookback_ms) :])
 
     def _step(self, event: Event) -> None:
         if self._tape is not None:
@@ -359,7 +279,9 @@ class Session:
         if isinstance(event, SpeechPaused) and self._state.phase is Phase.ENDPOINTING:
             self._marks.restart(event.end_ms, event.at_ms)
         for action in actions:
-            self._do(action)
+            if isinstance(action, ReleaseAnswer):
+                self._microphone.note_turn()
+            self._conductor.do(action)
 
     def _note(self, event: Event) -> None:
         """Tell watchers what the machine does not act on, and keep the turn's marks."""
@@ -370,7 +292,7 @@ class Session:
                     self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
                     # What is read while the user speaks need not be read when the turn is over.
                     budget = self._rules.speculation_budget
-                    if self._answerer.speculation.wasted_share <= budget:
+                    if self._answerer.speculation.wasted_share < budget:
                         self._answerer.warm(self._history.messages(whole))
             case PauseTranscribed(at_ms=at_ms, pause=pause) if pause == self._state.pause:
                 self._marks.mark("transcribed", at_ms)
@@ -380,97 +302,6 @@ class Session:
                 self._notice(ErrorNotice(at_ms, reason))
             case _:
                 pass
-
-    def _do(self, action: Action) -> None:
-        now_ms = self.now_ms()
-        match action:
-            case StartTimer():
-                self._timer = action
-            case TranscribePause(pause=pause):
-                self._listener.transcribe_pause(pause)
-            case TranscribeOverlap(probe=probe):
-                self._listener.transcribe_overlap(probe)
-            case PrepareAnswer(answer=answer, text=text):
-                self._prepare(answer, text)
-            case ReleaseAnswer(answer=answer, text=text):
-                self._turns += 1
-                self._marks.mark("endpoint", now_ms)
-                self._history.user_said(text)
-                self._released_text = text
-                self._agent_text = ""
-                self._tell_user_text(text)
-                self._answerer.release(answer)
-            case DropAnswer(answer=answer):
-                self._answerer.stop(answer)
-                if self._released_text:
-                    self._history.retract_user(self._released_text)
-                    self._released_text = ""
-            case DuckAnswer(answer=answer):
-                self._answerer.duck(answer)
-            case RestoreAnswer(answer=answer):
-                self._answerer.restore(answer)
-            case HoldAnswer(answer=answer):
-                self._answerer.hold(answer)
-            case ResumeAnswer(answer=answer):
-                self._answerer.resume(answer)
-            case InterruptAnswer(answer=answer):
-                heard = self._answerer.stop(answer)
-                self._notice(ClearNotice(now_ms))
-                self._history.agent_said(heard.text, cut_off=True, unheard=heard.unheard)
-                self._close_turn(heard.text, interrupted=True)
-            case CompleteAnswer(answer=answer):
-                self._last_said = self._answerer.said()
-                self._last_said_ms = now_ms
-                if answer == self._reciting:
-                    self._history.forget_unheard()
-                heard = self._answerer.finish(answer)
-                self._history.agent_said(heard.text, cut_off=False)
-                self._close_turn(heard.text, interrupted=False)
-            case ForgetUtterance(until_ms=until_ms):
-                self._listener.forget(until_ms)
-            case Announce(decision=decision, phase=phase, evidence=evidence):
-                margin_db = self._echo_margin_db()
-                if margin_db is not None:
-                    evidence = {**evidence, "echo_margin_db": margin_db}
-                self._notice(DecisionNotice(now_ms, decision, evidence))
-                self._notice(StateNotice(now_ms, phase))
-
-    def _prepare(self, answer: int, text: str) -> None:
-        """Begin an answer: the model's, or the rest of the one that was interrupted."""
-        rest = self._history.unheard
-        if rest and self._rules.phrases.asks_to_go_on(text):
-            self._reciting = answer
-            self._answerer.recite(answer, rest)
-        else:
-            self._answerer.prepare(answer, self._history.messages(text))
-
-    def _close_turn(self, heard: str, *, interrupted: bool) -> None:
-        now_ms = self.now_ms()
-        self._released_text = ""
-        self._told_text = ""
-        self._agent_text = ""
-        if heard:
-            self._notice(TranscriptNotice(now_ms, "agent", heard, True, interrupted))
-        figures = self._answerer.speculation.figures()
-        self._notice(MetricsNotice(now_ms, self._turns, self._marks.spans_ms(), figures))
-
-    def _tell_agent_text(self) -> None:
-        if self._state.phase not in _ANSWERING:
-            return
-        text = self._answerer.text_so_far()
-        if text and text != self._agent_text:
-            self._agent_text = text
-            self._notice(TranscriptNotice(self.now_ms(), "agent", text, final=False))
-
-    def _tell_user_text(self, text: str) -> None:
-        """Tell the words of a turn that ended, less those told before the user went on with it.
-
-        What was final stays final, so a watcher that joins final texts has each word once.
-        """
-        rest = text.removeprefix(self._told_text).strip()
-        self._told_text = text
-        if rest:
-            self._notice(TranscriptNotice(self.now_ms(), "user", rest, final=True))
 
     def _mark(self, name: Mark) -> None:
         # Workers call this; a mark is one dictionary entry, set once.
@@ -488,9 +319,7 @@ class Session:
     def _close(self) -> None:
         self._source.stop()
         if self._state.phase in (Phase.SPEAKING, Phase.HELD):
-            heard = self._answerer.stop(self._state.answer)
-            self._history.agent_said(heard.text, cut_off=True)
-            self._close_turn(heard.text, interrupted=True)
+            self._conductor.break_off(self._state.answer)
         self._answerer.close()
         self._listener.close()
         self._language_model.close()

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from types import FrameType
 
 from edgevoice import host
-from edgevoice.audio.cleaning import clean_caller, clean_microphone
 from edgevoice.audio.ports import open_ports
 from edgevoice.audio.script import ScriptedSource
 from edgevoice.audio.wav_port import WavSink
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError
 from edgevoice.events import Notice, StateNotice, TranscriptNotice
 from edgevoice.exchanges import Exchange, ExchangeLog
 from edgevoice.questions import SpokenQuestion
 from edgevoice.recording import Recorder, SessionRecord
 from edgevoice.session import Pace, Session
-from edgevoice.stages import Sink, Source
+from edgevoice.settings import Settings
+from edgevoice.stages import EchoCanceller, Sink, Source
 from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines
 
@@ -67,19 +66,21 @@ class _Watchers:
 
 
 def with_microphone(
-    engines: Engines, settings: Settings, watch: Watch, tapes: Tapes | None = None
+    engines: Engines,
+    settings: Settings,
+    canceller: EchoCanceller | None,
+    watch: Watch,
+    tapes: Tapes | None = None,
 ) -> Conversation:
     """Talk until SIGINT or SIGTERM; ``tapes`` keeps a recording, if given.
 
     Raises:
-        AudioError: There is no microphone or speaker, or no echo canceller where the settings name
-            one. A device that is lost later is a ``failure``.
-        MissingDependencyError: That canceller is not installed.
+        AudioError: There is no microphone or speaker. A device that is lost later is a
+            ``failure``.
     """
     recorder, log = Recorder(), ExchangeLog()
     watchers = _Watchers(recorder, log, watch)
     source, sink = recorder.real_time_ports(*open_ports(settings.audio))
-    canceller = clean_microphone(settings.audio)
     session = Session(
         engines,
         settings,
@@ -98,10 +99,11 @@ def with_microphone(
 def with_questions(
     engines: Engines,
     settings: Settings,
+    canceller: EchoCanceller | None,
     questions: Sequence[SpokenQuestion],
     watch: Watch,
-    pace: Pace,
     *,
+    pace: Pace,
     tapes: Tapes | None = None,
 ) -> Conversation:
     """Ask ``questions`` one after another, each when the last has been answered."""
@@ -121,7 +123,6 @@ def with_questions(
             answered[script.asked - 1] = True
 
     source, sink = _recorded(recorder, script, pace)
-    canceller = clean_caller(settings.audio)
     session = Session(
         engines,
         settings,

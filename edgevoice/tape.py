@@ -30,10 +30,10 @@ from typing import IO, Any
 import numpy as np
 
 from edgevoice import config
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError
 from edgevoice.events import Event, Notice
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Int16
+from edgevoice.settings import Settings
 
 SETTINGS, USER, AGENT, EVENTS = "settings.toml", "user.wav", "agent.wav", "events.jsonl"
 

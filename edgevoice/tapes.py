@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 
 from edgevoice.audio.echo import Aec3Canceller
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError
+from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller
 from edgevoice.tape import SETTINGS, USER, Tape
 

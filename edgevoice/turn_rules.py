@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgevoice.config import Settings
 from edgevoice.phrases import Phrases, load
+from edgevoice.settings import Settings
 
 NEAR_MISS = 0.6
 """A pause in mid-turn that took this share of the wait, or more, was nearly answered."""
@@ -38,8 +38,9 @@ class Rules:
         finishing_ms: An answer with less than this to be heard is as good as finished.
         echo_similarity: Share of the agent's own words from which speech over it is its echo.
         echo_margin_db: Sound that is not this much louder than the echo may be the echo.
+        background_db: Speech this much quieter than the user's own is somebody else's.
         min_speaker_similarity: A voice less like the owner's is somebody else's.
-        speculation_budget: Share of wasted work above which nothing is prepared ahead.
+        speculation_budget: Share of wasted work from which on nothing is prepared ahead.
         speculate_from: A turn that is less likely over than this is not answered ahead.
         max_turn_ms: A longer turn is answered as it is.
         phrases: The session's language.
@@ -51,13 +52,14 @@ class Rules:
     end_of_turn_threshold: float = 0.8
     adapt_wait_ms: float = 400.0
     barge_in_ms: float = 96.0
-    probe_ms: float = 400.0
+    probe_ms: float = 320.0
     words_wait_ms: float = 1000.0
     max_hold_ms: float = 2000.0
     keep_prepared_ms: float = 300.0
     finishing_ms: float = 1000.0
     echo_similarity: float = 0.6
     echo_margin_db: float = 0.0
+    background_db: float = 8.0
     min_speaker_similarity: float = 0.25
     speculation_budget: float = 0.6
     speculate_from: float = 0.05
@@ -80,6 +82,7 @@ def rules(settings: Settings, *, judged: bool) -> Rules:
         max_hold_ms=turns.max_hold_ms,
         echo_similarity=turns.echo_similarity,
         echo_margin_db=turns.echo_margin_db,
+        background_db=turns.background_db,
         min_speaker_similarity=turns.min_speaker_similarity,
         speculation_budget=turns.speculation_budget,
         max_turn_ms=turns.max_turn_s * 1000.0,

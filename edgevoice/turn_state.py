@@ -40,6 +40,7 @@ class TurnState:
         text: The utterance up to that pause, None until the recogniser has answered.
         probability: The end-of-turn model's word on that pause, None until it came.
         ending: The language model's word on that text, None until it came.
+        weighed: It came, or need not be waited for.
         wait_ms: The wait in force since that pause.
         wait_over: The wait ended before the text was there.
         closed: The turn was ended by a rule, and no wait is worked out for it.
@@ -64,6 +65,7 @@ class TurnState:
     text: str | None = None
     probability: float | None = None
     ending: float | None = None
+    weighed: bool = False
     wait_ms: float = 0.0
     wait_over: bool = False
     closed: bool = False
@@ -113,7 +115,7 @@ def pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
         pause_end_ms=end_ms,
         text=None,
         probability=None,
-        ending=None,
+        ending=state.ending if state.prepared else None,
         wait_over=False,
         closed=False,
         stirring=False,

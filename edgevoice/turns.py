@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgevoice.barge_in import answering
-from edgevoice.completeness import combine, model_completeness, text_completeness
+from edgevoice.completeness import TRUST_IN_SOUND, combine, model_completeness, text_completeness
 from edgevoice.events import (
     Action,
     Announce,
@@ -52,8 +52,13 @@ from edgevoice.turn_state import Phase, Step, TurnState, drop, hear_user, pause,
 
 __all__ = ["Phase", "Rules", "Step", "TurnState", "step"]
 
-_TELLING_WORDS = 3
-"""Of fewer words a language model says nothing: to SmolLM2 "stop" sounds as cut as "and that"."""
+_TELLING_WORDS = 2
+"""Of a single word a language model says nothing: to SmolLM2 "Berlin" sounds as cut as "how".
+Of two it does: "stop, please" and "no thanks" sound whole, "tell me" and "how many" do not."""
+
+_VERDICT_MS = 500.0
+"""The language model's word on a prepared turn is waited for, at most this long: it comes before
+the answer's first sound in any case."""
 
 _SUSPICION_MS = 160.0
 """A suspicion of speech becomes speech or is dismissed within this time."""
@@ -117,7 +122,7 @@ def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
         case TextJudged(answer=answer, probability=probability) if (
             answer == state.answer and state.prepared and state.text is not None
         ):
-            judged = replace(state, ending=probability)
+            judged = replace(state, ending=probability, weighed=True)
             return (judged, []) if state.closed else set_wait(judged, [], _wait_ms(judged, rules))
         case EndpointReached():
             return _close(state, [])
@@ -158,10 +163,9 @@ def _probability(state: TurnState, rules: Rules) -> float | None:
     """Return how surely the turn is over, None while nothing is known."""
     if state.text is not None:
         if state.ending is not None and len(words(state.text)) >= _TELLING_WORDS:
-            text = model_completeness(state.ending)
-        else:
-            text = text_completeness(state.text, rules.phrases)
-        return combine(state.probability, text)
+            text = model_completeness(state.ending, state.text, rules.phrases)
+            return combine(state.probability, text, TRUST_IN_SOUND)
+        return combine(state.probability, text_completeness(state.text, rules.phrases))
     return state.probability
 
 
@@ -183,6 +187,10 @@ def _wait_ended(state: TurnState, at_ms: float) -> Step:
         timer = state.timer + 1
         later = replace(state, stirring=False, timer=timer)
         return later, [StartTimer(timer, at_ms + _SUSPICION_MS)]
+    if state.prepared and not state.weighed and not state.closed:
+        timer = state.timer + 1
+        later = replace(state, weighed=True, timer=timer)
+        return later, [StartTimer(timer, at_ms + _VERDICT_MS)]
     return _release(state)
 
 
@@ -203,26 +211,34 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
     actions: list[Action] = []
     if state.prepared and state.prepared_text != whole:
         actions = drop(state, "other words")
-        state = replace(state, prepared=False)
+        state = replace(state, prepared=False, ending=None)
     over = state.wait_over
     if not state.closed:
         # The words are there: they may call for another wait than the sound alone did.
         state, timed = set_wait(state, [], _wait_ms(state, rules))
         over = state.pause_end_ms + state.wait_ms <= event.at_ms
         actions += [] if over else timed
+    # What the language model will say of the words may outweigh the sound.
+    lexical = text_completeness(whole, rules.phrases)
+    likely = combine(state.probability, lexical, TRUST_IN_SOUND) >= rules.speculate_from
+    if not state.prepared and likely and event.wasted_share < rules.speculation_budget:
+        state = _prepare(state)
+        actions.append(PrepareAnswer(state.answer, whole))
     if over:
         ended, more = _wait_ended(state, event.at_ms)
         return ended, [*actions, *more]
-    probability = _probability(state, rules)
-    likely = state.probability is None or (probability or 0.0) >= rules.speculate_from
-    if state.prepared or not likely or event.wasted_share > rules.speculation_budget:
-        return state, actions
-    state = _prepare(state)
-    return state, [*actions, PrepareAnswer(state.answer, whole)]
+    return state, actions
 
 
 def _prepare(state: TurnState) -> TurnState:
-    return replace(state, answer=state.answer + 1, prepared=True, prepared_text=state.text or "")
+    return replace(
+        state,
+        answer=state.answer + 1,
+        prepared=True,
+        prepared_text=state.text or "",
+        ending=None,
+        weighed=False,
+    )
 
 
 def _learn(state: TurnState, whole: str, rules: Rules) -> TurnState:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice import host, manifest, native_memory
-from edgevoice.config import (
+from edgevoice.errors import ArtifactError
+from edgevoice.export import soundness
+from edgevoice.settings import (
     EndOfTurnSettings,
     LanguageModelSettings,
     RecogniserSettings,
     SpeechSettings,
 )
-from edgevoice.errors import ArtifactError
-from edgevoice.export import soundness
 
 
 def inspect(folder: Path, threads: int) -> dict[str, Any]:

@@ -299,9 +299,10 @@ class World:
                 words = self._next_answer().split()
                 self.current = Speaking(number, words, self.now_ms + self.delays.think_ms)
                 ending = self.utterance[-1].ending if self.utterance else None
-                if ending is not None:
-                    judged_text = TextJudged(self.now_ms + 100, number, ending)
-                    self.later(self.now_ms + 100, lambda: self.send(judged_text))
+                # A model that cannot say says so at once.
+                judged_text_ms = self.now_ms + (0.0 if ending is None else 100.0)
+                judged_text = TextJudged(judged_text_ms, number, ending)
+                self.later(judged_text_ms, lambda: self.send(judged_text))
                 if self.delays.fails > 0:
                     self.delays.fails -= 1
                     self.later(

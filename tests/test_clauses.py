@@ -21,7 +21,7 @@ ALPHABET = "abcA. ,;:!?-—…\n\"')1`~。，  "
         ("one two three four five six seven and eight nine ten eleven",
          ["one two three four five six seven", "and eight nine ten eleven"]),
         ("a1 a2 a3 a4 a5 a6 a7 a8 a9 a10 a11 a12",
-         ["a1 a2 a3 a4 a5 a6 a7 a8 a9 a10", "a11 a12"]),
+         ["a1 a2 a3 a4 a5 a6 a7 a8", "a9 a10 a11 a12"]),
         ("- one\n- two\n", ["- one", "- two"]),
         ("Look, a. ```x = 1. y = 2.\n\nz``` Done. Ok",
          ["Look, a.", "```x = 1. y = 2.\n\nz``` Done.", "Ok"]),

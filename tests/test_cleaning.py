@@ -14,8 +14,9 @@ from edgevoice.audio import cleaning
 from edgevoice.audio.cleaning import clean_caller, clean_microphone, uses_system_canceller
 from edgevoice.audio.echo import Aec3Canceller, Cleaner
 from edgevoice.audio.portaudio import AudioDevice, Direction
-from edgevoice.config import AudioSettings, Settings, override
+from edgevoice.config import override
 from edgevoice.errors import AudioError, MissingDependencyError
+from edgevoice.settings import AudioSettings, Settings
 
 
 def audio(*assignments: str) -> AudioSettings:

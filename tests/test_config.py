@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from edgevoice import config
 from edgevoice.cli import main
-from edgevoice.config import Settings
 from edgevoice.errors import ConfigError
 from edgevoice.manifest import STAGES
+from edgevoice.settings import Settings
 
 KEYS = [
     (part.name, key)

@@ -35,9 +35,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from edgevoice import runfile
 from edgevoice.audio.wav import read_wav
 from edgevoice.cli import main
-from edgevoice.config import Settings, override
+from edgevoice.config import override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
+from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
 from edgevoice.tapes import Tapes
 from edgevoice.weights import Engines

@@ -10,6 +10,7 @@ import pytest
 from edgevoice import catalogue, config
 from edgevoice.cli import COMMANDS, build_parser
 from edgevoice.export import gates
+from edgevoice.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -23,7 +24,7 @@ def test_the_configuration_document_holds_every_setting() -> None:
     """Renew it with `edgevoice config show --defaults`."""
     block = re.search(r"```toml\n(.*?)```", text("docs/configuration.md"), re.DOTALL)
     assert block is not None
-    assert block[1].strip() == config.to_toml(config.Settings()).strip()
+    assert block[1].strip() == config.to_toml(Settings()).strip()
 
 
 def test_the_readme_names_every_command_and_no_other() -> None:
@@ -53,7 +54,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 
 def test_the_default_models_are_in_the_catalogue_and_the_licence_table() -> None:
-    settings = config.Settings()
+    settings = Settings()
     named = {
         settings.vad.model,
         settings.recogniser.model,

@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 
 from edgevoice import config, doctor
-from edgevoice.audio import ports
+from edgevoice.audio import cleaning, ports
 from edgevoice.audio.portaudio import AudioDevice
 from edgevoice.cli import main
-from edgevoice.config import Settings
+from edgevoice.config import override
 from edgevoice.doctor import Check
 from edgevoice.errors import AudioError, MissingDependencyError
 from edgevoice.runfile import RunFile, Running
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 pytestmark = pytest.mark.bundle
@@ -91,6 +93,34 @@ def test_truncated_and_foreign_models_are_broken(
     assert checks["engine speech"].status == "broken"
     assert "engine vad" not in checks
     assert not doctor.talking_works(list(checks.values()))
+
+
+def test_the_echo_canceller_that_would_be_used_and_what_mends_its_absence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    devices: list[AudioDevice] = []
+    monkeypatch.setattr(cleaning, "list_pulse_devices", lambda: devices)
+
+    def canceller(*sets: str) -> Check:
+        chosen = override(Settings(), [f"audio.{s}" for s in sets])
+        return examine(chosen, Store.default(), quick=True)["sound echo canceller"]
+
+    assert "AEC3 would be used (pywebrtc-audio 0" in canceller().detail
+    assert canceller("canceller=none").status == "note"
+    assert canceller("canceller=system").mend == "pactl load-module module-echo-cancel"
+    assert canceller("canceller=system").needed
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pywebrtc_audio", None)
+        for chosen in ("auto", "aec3"):
+            check = canceller(f"canceller={chosen}")
+            assert check.status == "missing"
+            assert check.mend == "pip install pywebrtc-audio==0.2.0"
+            assert check.needed == (chosen == "aec3")
+    devices += [
+        AudioDevice("pulse", "input", "ec", True, "module-echo-cancel.c"),
+        AudioDevice("pulse", "output", "ec.sink", True, "module-echo-cancel.c"),
+    ]
+    assert canceller().detail == "the sound server's own would be used"
 
 
 def test_quick_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

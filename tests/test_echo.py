@@ -15,13 +15,13 @@ from speech import LIBRIVOX, librivox, spoken, word_errors
 from edgevoice.audio.echo import LATENCY_SAMPLES, Aec3Canceller, Cleaner
 from edgevoice.audio.echo_delay import DelayEstimator
 from edgevoice.audio.resample import resample
-from edgevoice.config import Settings
 from edgevoice.engines.edges import Started
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.silero_vad import SileroVadModel, load_vad
 from edgevoice.engines.speech import load_speech
 from edgevoice.errors import MissingDependencyError
 from edgevoice.frames import FRAME_SAMPLES, SAMPLE_RATE_HZ, Float32, Int16, to_float32, to_int16
+from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller, EchoEvidence
 
 ARTIFACT = Callable[[str], Path]

@@ -16,7 +16,6 @@ import pytest
 from onnx import numpy_helper
 from traced_ctc import tones
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
@@ -26,6 +25,7 @@ from edgevoice.export.families import pack_search
 from edgevoice.export.family import Job
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
+from edgevoice.settings import RecogniserSettings
 
 STAND_IN = Path(__file__).with_name("traced_ctc.py")
 FAMILY = families.load("hf-ctc")

@@ -16,7 +16,6 @@ from onnx import numpy_helper
 from traced_vits import SAMPLES_PER_TOKEN
 
 from edgevoice import manifest
-from edgevoice.config import SpeechSettings
 from edgevoice.engines import speech
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
@@ -26,6 +25,7 @@ from edgevoice.export.family import Job
 from edgevoice.frames import Float32
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
+from edgevoice.settings import SpeechSettings
 from edgevoice.store import describe
 
 STAND_IN = Path(__file__).with_name("traced_vits.py")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from edgevoice import manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import onnx_llm
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export.calibration import Calibration
@@ -20,6 +19,7 @@ from edgevoice.export.families.onnx_llm import FAMILY
 from edgevoice.export.family import Job
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.quant.scheme import find
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 from edgevoice.store import describe
 

@@ -17,9 +17,9 @@ import pytest
 import tiny_family
 
 from edgevoice import cli, host
-from edgevoice.config import EndOfTurnSettings
 from edgevoice.engines.smart_turn import load_smart_turn
 from edgevoice.export import candidates, plan, recorded
+from edgevoice.settings import EndOfTurnSettings
 from edgevoice.store import Store
 
 Run = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice import manifest, store
-from edgevoice.config import EndOfTurnSettings, SpeechSettings
 from edgevoice.engines import kokoro as engine
 from edgevoice.engines.recogniser import load_end_of_turn
 from edgevoice.engines.speech import load_speech, runner_of
@@ -22,6 +21,7 @@ from edgevoice.export.family import Family, Job
 from edgevoice.manifest import Manifest
 from edgevoice.quant import scheme as schemes
 from edgevoice.quant.recipe import by_type
+from edgevoice.settings import EndOfTurnSettings, SpeechSettings
 
 
 def graph_of(path: Path, inputs: tuple[str, ...], metadata: dict[str, str]) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from edgevoice import manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf, gguf_file
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ArtifactError, EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 
 SETTINGS = LanguageModelSettings(context_tokens=512, threads=1, max_answer_tokens=24)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from speech import hum, librivox, noise, silence, spoken
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.hallucination import STOCK_PHRASES, Sound, believable, without_loops
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.frames import Float32
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
 
 SPEECH = Sound(audio_s=4.0, loudest_db=-15.0, range_db=30.0, windows=80)

@@ -10,10 +10,10 @@ import tiny_llm
 from chat_server import ChatServer
 from fakes import ScriptedLanguageModelModel
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import gguf, onnx_llm
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import LanguageModel, LanguageModelModel, Message
 
 SYSTEM = Message("system", LanguageModelSettings().system_prompt)
@@ -85,19 +85,24 @@ def test_what_was_read_is_not_read_again(conversation: LanguageModel) -> None:
     assert conversation.prefill(FRANCE) == 0
 
 
-def test_a_message_that_is_over_is_told_from_one_that_is_not(conversation: LanguageModel) -> None:
-    def ending(text: str) -> float | None:
-        judged = conversation.ending([Message("user", text)])
-        return judged.probability if judged else None
-
-    over = ending("What is the capital of France?")
-    cut = ending("What is the capital of.")
-    if over is None or cut is None:
-        assert over is cut is None, "a model can judge, or it cannot"
-    else:
-        assert 0.0 <= cut < 0.06
-        assert 0.1 < over <= 1.0
+def test_an_ending_has_a_probability_or_cannot_be_judged(conversation: LanguageModel) -> None:
+    texts = ("What is the capital of France?", "What is the capital of.")
+    judged = [conversation.ending([Message("user", text)]) for text in texts]
+    assert len({ending is None for ending in judged}) == 1, "a model can judge, or it cannot"
+    assert all(0.0 <= ending.probability <= 1.0 for ending in judged if ending)
     assert conversation.ending([Message("user", "Hello there you.")], lambda: True) is None
+
+
+def test_trained_weights_tell_a_message_that_is_over(artifact: Callable[[str], Path]) -> None:
+    trained = gguf.load(artifact(SETTINGS.model), SETTINGS)
+    conversation = trained.open()
+    over = conversation.ending([Message("user", "What is the capital of France?")])
+    cut = conversation.ending([Message("user", "What is the capital of.")])
+    conversation.close()
+    trained.close()
+    assert over and cut
+    assert cut.probability < 0.06
+    assert over.probability > 0.1
 
 
 def test_judging_an_ending_changes_nothing_and_costs_no_reading(model: LanguageModelModel) -> None:

@@ -21,7 +21,17 @@ FOLDERS = {
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("edgevoice", "errors", "frames", "events", "stages", "manifest", "config", "progress"),
+        *(
+            "edgevoice",
+            "errors",
+            "frames",
+            "events",
+            "stages",
+            "manifest",
+            "settings",
+            "config",
+            "progress",
+        ),
         *("host", "native_memory", "report_style"),
     ),
     (
@@ -33,12 +43,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("exchanges", "outbox", "weights", "questions"),
         *("phrases", "completeness", "echo_words"),
         *("turn_rules", "turn_state", "overlap", "barge_in", "speculation", "resuming"),
-        "spoken_answer",
+        *("spoken_answer", "leading_silence", "loudness"),
     ),
     # Rounding is judged by the engines that run it; the engines know nothing of it.
     ("quant",),
     ("export",),
-    ("listening", "answering", "tape"),
+    ("listening", "answer_making", "answering", "tape"),
+    ("conduct", "microphone"),
     ("session",),
     ("loading", "recording", "console", "tapes"),
     ("report_charts",),

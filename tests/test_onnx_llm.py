@@ -16,7 +16,6 @@ import tiny_llm
 from onnx import numpy_helper
 
 from edgevoice import manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import onnx_llm
 from edgevoice.engines.chat_tokens import ChatTokens
 from edgevoice.engines.language_model import load_language_model
@@ -26,6 +25,7 @@ from edgevoice.errors import ArtifactError, EngineError, MissingDependencyError
 from edgevoice.export.checks import language_model as checks
 from edgevoice.export.gates import bounds_for, judge
 from edgevoice.quant import int4
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 
 SETTINGS = LanguageModelSettings(context_tokens=512, threads=1, max_answer_tokens=24)

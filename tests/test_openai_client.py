@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ConfigError, EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message, never
 
 ASK = [Message("system", "Be short."), Message("user", "Hello?")]

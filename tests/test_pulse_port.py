@@ -9,8 +9,8 @@ from pulse import MICROPHONE, SPEAKER, PulseServer, error_within, tone
 from edgevoice.audio.ports import list_devices, open_ports
 from edgevoice.audio.pulse_client import list_pulse_devices
 from edgevoice.audio.pulse_port import PulseSink, PulseSource
-from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, MissingDependencyError
+from edgevoice.settings import AudioSettings
 from edgevoice.stages import Sink, Source
 
 pytestmark = pytest.mark.pulse

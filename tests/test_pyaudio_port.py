@@ -13,8 +13,8 @@ from edgevoice.audio.portaudio import (
 )
 from edgevoice.audio.ports import open_ports
 from edgevoice.audio.pyaudio_port import PyAudioSink, PyAudioSource
-from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, MissingDependencyError
+from edgevoice.settings import AudioSettings
 from edgevoice.stages import Sink, Source
 
 pytestmark = pytest.mark.pulse

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgevoice.config import Settings
 from edgevoice.read_ahead import read_ahead
+from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 

@@ -14,13 +14,13 @@ from speech import spoken
 from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.audio.wav_port import WavSink
 from edgevoice.cli import main
-from edgevoice.config import Settings
 from edgevoice.errors import ConfigError
 from edgevoice.events import DecisionNotice, Notice
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, Float32, Frame
 from edgevoice.loading import load_engines
 from edgevoice.replay import Decision, compare, read_tape
 from edgevoice.session import Pace, Session
+from edgevoice.settings import Settings
 from edgevoice.tapes import Tapes
 
 QUESTION_AT_S, INTERRUPTION_AT_S, LENGTH_S = 0.5, 5.0, 9.0

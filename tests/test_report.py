@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from edgevoice import report
-from edgevoice.config import Settings
 from edgevoice.errors import AudioError
 from edgevoice.events import (
     DecisionNotice,
@@ -23,6 +22,7 @@ from edgevoice.events import (
     TranscriptNotice,
 )
 from edgevoice.recording import SessionRecord
+from edgevoice.settings import Settings
 
 HELD_AT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 SPANS = {"endpoint": 300.0, "transcribed": 250.0, "first_token": 320.0, "first_sound": 512.0}

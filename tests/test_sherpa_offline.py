@@ -14,7 +14,6 @@ import pytest
 import sherpa_onnx
 from speech import librivox, silence, spoken, word_errors
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.sherpa_offline import OfflineRecogniser
@@ -22,6 +21,7 @@ from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, build
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.manifest import ArtifactFile, Manifest
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Recogniser, RecogniserModel, Transcript
 
 SETTINGS = RecogniserSettings(threads=1)

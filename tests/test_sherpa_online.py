@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tiny_wenet import CHUNK_MS, tones, write_pack
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.sherpa_online import OnlineRecogniserModel, measure_chunking
 from edgevoice.engines.sherpa_online_packs import ONLINE_FAMILIES, load_online
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.manifest import read
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Recogniser, Transcript
 
 SETTINGS = RecogniserSettings(threads=1)

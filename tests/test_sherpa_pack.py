@@ -10,7 +10,6 @@ import pytest
 from tiny_wenet import tones, write_pack
 
 from edgevoice.audio.wav import write_wav
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export import family as families
@@ -21,6 +20,7 @@ from edgevoice.export.family import Family, Job, Written
 from edgevoice.frames import to_int16
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import SCHEMES
+from edgevoice.settings import RecogniserSettings
 
 WENET = families.load("wenet-ctc")
 SAID = "abcacb"

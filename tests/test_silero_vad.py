@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from speech import hum, librivox, noise, silence, spoken
 
-from edgevoice.config import VadSettings
 from edgevoice.engines.edges import Edge, Paused, SpeechEdges, Started
 from edgevoice.engines.silero_vad import ONSET_LAG_MS, SileroVadModel, load_vad
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
+from edgevoice.settings import VadSettings
 from edgevoice.stages import Vad
 
 pytestmark = pytest.mark.bundle

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speech import librivox, noise, silence, spoken
 
-from edgevoice.config import EndOfTurnSettings
 from edgevoice.engines.log_mel import log_mel_of_tail
 from edgevoice.engines.recogniser import load_end_of_turn
 from edgevoice.engines.smart_turn import HEARD_SAMPLES, SmartTurn, load_smart_turn
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
+from edgevoice.settings import EndOfTurnSettings
 from edgevoice.stages import EndOfTurn
 
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from edgevoice import manifest
-from edgevoice.config import SpeechSettings
 from edgevoice.engines import ort, piper, sherpa_speech, vits_graph
 from edgevoice.engines.speech import load_speech
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
+from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech, never
 
 VOICE = "piper-en_US-joe-medium-int8"

@@ -13,12 +13,12 @@ import pytest
 from fakes import EnergyVadModel, HumSpeech, ScriptedRecogniserModel
 from speech import silence, spoken
 
-from edgevoice.config import RecogniserSettings, SpeechSettings, VadSettings
 from edgevoice.engines.edges import Paused, Started
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
 from edgevoice.frames import Float32
+from edgevoice.settings import RecogniserSettings, SpeechSettings, VadSettings
 from edgevoice.stages import Recogniser, Speech
 from edgevoice.weights import VadModel
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from spoken import speak
 
-from edgevoice import questions
+from edgevoice import loading, questions
 from edgevoice.audio import ports
 from edgevoice.audio.wav import read_wav, write_wav
 from edgevoice.cli import main
@@ -117,6 +117,20 @@ def test_without_a_microphone_auto_asks_questions_of_its_own(
     samples, _ = read_wav(tmp_path / "talk/answers.wav")
     assert np.abs(samples).max() > 0.05
     assert "Paris" in (tmp_path / "talk/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["talk", "daemon"])
+def test_a_canceller_that_is_not_there_is_said_before_models_load(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(settings: object) -> None:
+        raise AssertionError("loaded before the canceller was looked at")
+
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    monkeypatch.setattr(loading, "load_engines", load)
+    options = ["run", "--port", "0"] if command == "daemon" else []
+    assert main([command, *options, "--set", "audio.canceller=aec3"]) == 2
+    assert "pip install pywebrtc-audio" in one_line(capsys)
 
 
 def test_missing_models_name_the_command_that_fetches_them(

@@ -12,10 +12,11 @@ import pytest
 from edgevoice import config
 from edgevoice.audio.echo import Aec3Canceller
 from edgevoice.audio.wav import read_wav
-from edgevoice.config import Settings, override
+from edgevoice.config import override
 from edgevoice.errors import AudioError
 from edgevoice.events import DecisionNotice, SpeechStarted
 from edgevoice.frames import FRAME_SAMPLES, Frame, Int16, to_int16
+from edgevoice.settings import Settings
 from edgevoice.tape import Tape
 from edgevoice.tapes import Tapes
 
@@ -62,6 +63,7 @@ def test_a_tape_holds_both_voices_side_by_side_events_and_settings(tmp_path: Pat
         "at_ms": 700.0,
         "onset_ms": 640.0,
         "echo_margin_db": None,
+        "loudness_db": None,
     }
     assert lines[1]["evidence"] == {"speech_ms": 96.0, "words": "hé"}
     settings = config.load(tape.folder / "settings.toml")

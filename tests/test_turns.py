@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from conversation_script import Delays, Sound, World
@@ -93,6 +93,12 @@ class Conversation:
         if probability is not None:
             self.send(PauseJudged(self.now_ms, pause, probability))
         self.send(PauseTranscribed(self.now_ms, pause, text))
+        self.weighed(None)
+
+    def weighed(self, ending: float | None) -> None:
+        """Let the language model judge the words of the prepared answer."""
+        if self.state.prepared:
+            self.send(TextJudged(self.now_ms, self.state.answer, ending))
 
     def agent_speaks(self, at_ms: float) -> None:
         self.until(at_ms)
@@ -128,6 +134,80 @@ def test_question_and_answer() -> None:
     talk.agent_ends(4000)
     assert talk.state.phase is Phase.LISTENING
     assert talk.asked(CompleteAnswer) == [CompleteAnswer(1)]
+
+
+@pytest.mark.parametrize(("loudness_db", "holds"), [(None, 1), (-6.0, 1), (-15.0, 0)])
+def test_only_speech_as_loud_as_the_users_holds_the_answer(
+    loudness_db: float | None, holds: int
+) -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.understood("what time is it")
+    talk.agent_speaks(2500)
+    talk.send(SpeechStarted(3064, 3000, loudness_db=loudness_db))
+    for at_ms in range(3096, 3800, 32):
+        talk.send(SpeechContinued(at_ms, at_ms - 3000, loudness_db=loudness_db))
+    assert len(talk.asked(HoldAnswer)) == holds
+    talk.send(OverlapHeard(3800, talk.state.probe, "breaking news", "it is four", 2000.0))
+    assert (talk.state.phase is Phase.SPEAKING) == (loudness_db == -15.0)
+    if talk.state.phase is Phase.SPEAKING:
+        talk.send(SpeechPaused(3900, 3800))
+        assert talk.state.over is None
+        talk.agent_ends(4500)
+        assert talk.state.phase is Phase.LISTENING
+
+
+def test_no_turn_ends_before_the_language_model_has_weighed_its_words() -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.until(2300)
+    talk.send(PauseJudged(2300, 1, 0.98))
+    talk.send(PauseTranscribed(2300, 1, "could you tell me how many"))
+    assert talk.asked(PrepareAnswer) == [PrepareAnswer(1, "could you tell me how many")]
+    talk.until(2400)
+    assert talk.asked(ReleaseAnswer) == []
+    talk.weighed(0.0001)
+    talk.until(2900)
+    assert talk.asked(ReleaseAnswer) == []  # a sure sound, and words that are not over
+    talk.until(3200)
+    assert len(talk.asked(ReleaseAnswer)) == 1
+
+
+@pytest.mark.parametrize(("ending", "ends_ms"), [(0.9, 2400), (None, 2400)])
+def test_words_that_sound_whole_end_the_turn_at_once(ending: float | None, ends_ms: float) -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.until(2300)
+    talk.send(PauseJudged(2300, 1, 0.98))
+    talk.send(PauseTranscribed(2300, 1, "what time is it"))
+    talk.until(ends_ms)
+    talk.weighed(ending)
+    talk.until(ends_ms + 1)
+    assert len(talk.asked(ReleaseAnswer)) == 1
+
+
+def test_a_language_model_that_says_nothing_holds_no_turn_back_for_long() -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.until(2300)
+    talk.send(PauseJudged(2300, 1, 0.98))
+    talk.send(PauseTranscribed(2300, 1, "what time is it"))
+    talk.until(2799)
+    assert talk.asked(ReleaseAnswer) == []
+    talk.until(2800)
+    assert len(talk.asked(ReleaseAnswer)) == 1
+
+
+def test_without_a_budget_nothing_is_prepared_ahead() -> None:
+    talk = Conversation(replace(RULES, speculation_budget=0.0))
+    talk.speech(1000, 2000)
+    talk.understood("what time is it")
+    assert talk.asked(PrepareAnswer) == []
+    talk.until(2250)
+    assert [type(a) for a in talk.actions if isinstance(a, PrepareAnswer | ReleaseAnswer)] == [
+        PrepareAnswer,
+        ReleaseAnswer,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +261,8 @@ def test_the_wait_may_end_before_the_words_are_there() -> None:
     talk.until(1900)
     assert talk.state.phase is Phase.ENDPOINTING
     talk.send(PauseTranscribed(1900, 1, "late words"))
+    talk.weighed(None)
+    talk.until(1900)
     assert talk.state.phase is Phase.THINKING
     assert talk.asked(ReleaseAnswer) == [ReleaseAnswer(1, "late words")]
 
@@ -306,7 +388,7 @@ _EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(PartialHeard, _AT, st.just("so"), st.just("")),
     st.builds(PauseTranscribed, _AT, _NUMBER, _WORDS, _WORDS, st.floats(0, 1)),
     st.builds(PauseJudged, _AT, _NUMBER, st.floats(0, 1)),
-    st.builds(TextJudged, _AT, _NUMBER, st.floats(0, 1)),
+    st.builds(TextJudged, _AT, _NUMBER, st.none() | st.floats(0, 1)),
     st.builds(OverlapHeard, _AT, _NUMBER, _WORDS, _WORDS, st.none() | st.floats(0, 5000)),
     st.builds(EndpointReached, _AT),
     st.builds(AnswerSounded, _AT, _NUMBER),

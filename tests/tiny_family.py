@@ -21,7 +21,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice.config import EndOfTurnSettings
 from edgevoice.engines.smart_turn import load_smart_turn
 from edgevoice.errors import ArtifactError
 from edgevoice.export import family, pickles, safetensors_header
@@ -29,6 +28,7 @@ from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant import float16, int8
 from edgevoice.quant.recipe import Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
+from edgevoice.settings import EndOfTurnSettings
 
 WEIGHTS = "tiny.safetensors"
 MODEL = "tiny.onnx"

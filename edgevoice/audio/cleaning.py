@@ -14,8 +14,8 @@ import re
 from edgevoice.audio.echo import Aec3Canceller, Cleaner
 from edgevoice.audio.portaudio import AudioDevice
 from edgevoice.audio.pulse_client import list_pulse_devices
-from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, EdgevoiceError, MissingDependencyError
+from edgevoice.settings import AudioSettings
 from edgevoice.stages import EchoCanceller
 
 _CANCELS = re.compile(r"echo.?cancel", re.IGNORECASE)

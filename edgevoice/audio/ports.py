@@ -11,8 +11,8 @@ from edgevoice.audio.portaudio import AudioDevice, list_portaudio_devices
 from edgevoice.audio.pulse_client import list_pulse_devices
 from edgevoice.audio.pulse_port import PulseSink, PulseSource
 from edgevoice.audio.pyaudio_port import PyAudioSink, PyAudioSource
-from edgevoice.config import AudioSettings
 from edgevoice.errors import AudioError, EdgevoiceError, MissingDependencyError
+from edgevoice.settings import AudioSettings
 from edgevoice.stages import Sink, Source
 
 _LISTERS: dict[str, Callable[[], list[AudioDevice]]] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgevoice import config
 from edgevoice.errors import EXIT_OK
+from edgevoice.settings import Settings
 
 HELP = "show, check and locate the configuration"
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    settings = config.Settings() if options.defaults else config.load(options.config)
+    settings = Settings() if options.defaults else config.load(options.config)
     print(config.to_toml(config.override(settings, options.set)), end="")
     return EXIT_OK
 

@@ -21,6 +21,7 @@ from typing import Any
 from edgevoice import config, runfile
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, DaemonError
 from edgevoice.read_ahead import read_ahead
+from edgevoice.settings import Settings
 
 HELP = "serve conversations over a WebSocket"
 EXIT_NOT_RUNNING = 3
@@ -69,8 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
             return _stop(arguments, settings)
 
 
-def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     read_ahead(settings)  # before the imports that wait for the disk
+    from edgevoice.audio.cleaning import clean_caller
     from edgevoice.daemon import Daemon
     from edgevoice.loading import load_engines
     from edgevoice.tapes import Tapes
@@ -84,6 +86,7 @@ def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    clean_caller(settings.audio)  # what is missing is said before seconds of loading
     daemon = Daemon(
         settings,
         lambda: load_engines(settings),
@@ -97,7 +100,7 @@ def _run(arguments: argparse.Namespace, settings: config.Settings) -> int:
     os._exit(EXIT_OK)
 
 
-def _status(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     daemon = runfile.find(arguments.port, settings.daemon.port)
     if daemon is None:
         return _not_running(arguments)
@@ -118,7 +121,7 @@ def _status(arguments: argparse.Namespace, settings: config.Settings) -> int:
     return EXIT_OK
 
 
-def _stop(arguments: argparse.Namespace, settings: config.Settings) -> int:
+def _stop(arguments: argparse.Namespace, settings: Settings) -> int:
     daemon = runfile.find(arguments.port, settings.daemon.port)
     if daemon is None:
         return _not_running(arguments)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import config
-from edgevoice.config import Settings
 from edgevoice.errors import EXIT_OK
+from edgevoice.settings import Settings
 
 if TYPE_CHECKING:
     from edgevoice.replay import Decision, Recording

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgevoice import config
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
+from edgevoice.settings import SpeechSettings
 
 if TYPE_CHECKING:
     from edgevoice.frames import Float32
@@ -114,7 +115,7 @@ def write_wav(path: Path, samples: Float32, rate_hz: int) -> None:
         raise AudioError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _settings(arguments: argparse.Namespace) -> config.SpeechSettings:
+def _settings(arguments: argparse.Namespace) -> SpeechSettings:
     """Return [speech] with the options laid over it, checked as the file's keys are."""
     base = config.load(arguments.config).speech
     given = {

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import config, host
-from edgevoice.config import Settings
 from edgevoice.console import Console, spans_table
 from edgevoice.errors import (
     EXIT_FAILURE,
@@ -22,6 +21,7 @@ from edgevoice.errors import (
     MissingDependencyError,
 )
 from edgevoice.read_ahead import read_ahead
+from edgevoice.settings import Settings
 
 if TYPE_CHECKING:
     from edgevoice.questions import SpokenQuestion
@@ -144,18 +144,23 @@ def _converse(
     record: Path | None,
 ) -> Conversation:
     from edgevoice import talk
+    from edgevoice.audio.cleaning import clean_caller, clean_microphone
     from edgevoice.loading import load_engines
     from edgevoice.session import Pace
     from edgevoice.tapes import Tapes
 
     tapes = Tapes(record, settings) if record is not None else None
+    # What the settings ask for in vain is said before seconds of loading.
+    canceller = (clean_caller if questions else clean_microphone)(settings.audio)
     engines = load_engines(settings)
     try:
         if not questions:
             console.line("speak when you like; Ctrl-C ends the conversation")
-            return talk.with_microphone(engines, settings, console.watch, tapes)
+            return talk.with_microphone(engines, settings, canceller, console.watch, tapes)
         pace = Pace.LOCK_STEP if fast else Pace.REAL_TIME
-        return talk.with_questions(engines, settings, questions, console.watch, pace, tapes=tapes)
+        return talk.with_questions(
+            engines, settings, canceller, questions, console.watch, pace=pace, tapes=tapes
+        )
     finally:
         engines.close()
 

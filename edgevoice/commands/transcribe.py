@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgevoice import config
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
+from edgevoice.settings import Settings
 
 if TYPE_CHECKING:
     from edgevoice.engines.silero_vad import SileroVadModel
@@ -88,7 +89,7 @@ def transcribe(
     samples: Float32,
     vad: SileroVadModel,
     recogniser: Recogniser,
-    settings: config.Settings,
+    settings: Settings,
     *,
     partials: bool,
 ) -> Heard:

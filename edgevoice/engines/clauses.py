@@ -94,7 +94,7 @@ class Limits:
     """
 
     first_words: int = 2
-    first_max_words: int = 10
+    first_max_words: int = 8
     later_clause_chars: int = 80
     later_max_words: int = 32
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgevoice import host, manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import ending
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.llama_library import last_error, llama_cpp
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
 PREFILL_BATCH_TOKENS = 16

@@ -7,9 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgevoice import manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import probe
 from edgevoice.errors import ConfigError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import LanguageModelModel
 
 GGUF_LOADER = "edgevoice.engines.gguf:probe_load"

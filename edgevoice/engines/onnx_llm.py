@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgevoice import host, manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines import ending
 from edgevoice.engines.chat_tokens import ChatTokens
 from edgevoice.engines.onnx_decoder import Decoder, Network
@@ -25,6 +24,7 @@ from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
 FAMILY = "onnx-llm"

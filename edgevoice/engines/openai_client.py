@@ -20,8 +20,8 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.errors import ConfigError, EngineError
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
 CHARACTERS_PER_TOKEN = 4

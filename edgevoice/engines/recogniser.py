@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgevoice import manifest as manifests
-from edgevoice.config import EndOfTurnSettings, RecogniserSettings
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.errors import ArtifactError, unknown
+from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
 from edgevoice.stages import EndOfTurn, RecogniserModel
 
 _SETTINGS = RecogniserSettings()

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import sherpa_onnx
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
 from edgevoice.engines.sherpa_offline import OfflineRecogniserModel
 from edgevoice.errors import ConfigError
 from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.manifest import Manifest
+from edgevoice.settings import RecogniserSettings
 
 
 @dataclass(frozen=True, slots=True)

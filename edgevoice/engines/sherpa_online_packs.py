@@ -22,7 +22,6 @@ from typing import Any
 
 import sherpa_onnx
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
 from edgevoice.engines.sherpa_online import (
     WORDS_SILENCE_S,
@@ -31,6 +30,7 @@ from edgevoice.engines.sherpa_online import (
 )
 from edgevoice.errors import ConfigError
 from edgevoice.manifest import Manifest
+from edgevoice.settings import RecogniserSettings
 
 Builder = Callable[[Path, Manifest, RecogniserSettings, dict[str, Any]], Any]
 

@@ -14,13 +14,13 @@ import numpy as np
 import sherpa_onnx
 
 from edgevoice import manifest as manifests
-from edgevoice.config import VadSettings
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.edges import SpeechEdges
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
+from edgevoice.settings import VadSettings
 
 WINDOW_SAMPLES = 512
 """Samples of one decision at 16 kHz; Silero was trained with no other."""

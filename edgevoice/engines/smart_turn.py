@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime
 
 from edgevoice import manifest as manifests
-from edgevoice.config import EndOfTurnSettings
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import HOP_SAMPLES, MEL_BANDS, log_mel_of_tail
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.settings import EndOfTurnSettings
 
 HEARD_SAMPLES = 8 * SAMPLE_RATE_HZ
 """The model hears the last 8 s; a shorter turn is padded with zeros in front."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgevoice import host, manifest
-from edgevoice.config import SpeechSettings
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.frames import Float32, to_float32
+from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech
 
 ONNX_FAMILIES = ("piper", "kokoro")

@@ -10,8 +10,8 @@ from collections import deque
 
 import numpy as np
 
-from edgevoice.config import LanguageModelSettings
 from edgevoice.frames import Float32
+from edgevoice.settings import LanguageModelSettings
 
 PENALTY_WINDOW_TOKENS = 64
 

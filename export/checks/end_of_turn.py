@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.config import EndOfTurnSettings
 from edgevoice.engines.recogniser import load_end_of_turn
 from edgevoice.errors import ExportError
 from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.settings import EndOfTurnSettings
 
 _SILENCE_S = 0.2  # what turn-taking has waited when it asks
 _CUT = 0.55

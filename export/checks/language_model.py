@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgevoice import manifest
-from edgevoice.config import LanguageModelSettings
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.export import paired
@@ -26,6 +25,7 @@ from edgevoice.export.checks import costs, weights
 from edgevoice.export.gates import Figures
 from edgevoice.quant import divergence, drift
 from edgevoice.quant.divergence import Divergence, Scorer
+from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import LanguageModel, Message
 
 SCORERS: Mapping[str, str] = {

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_unguarded
 from edgevoice.export import paired
 from edgevoice.export.calibration import Clip
@@ -28,6 +27,7 @@ from edgevoice.export.checks import costs, recordings, weights
 from edgevoice.export.gates import Figures
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
 
 _PAIRS = 7

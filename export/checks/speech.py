@@ -22,7 +22,6 @@ import numpy as np
 
 from edgevoice import host, manifest
 from edgevoice.audio.resample import resample
-from edgevoice.config import RecogniserSettings, SpeechSettings
 from edgevoice.engines import speech as engines
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, EdgevoiceError
@@ -31,6 +30,7 @@ from edgevoice.export.checks import costs, sound, weights
 from edgevoice.export.paired import PairedRatio, compare
 from edgevoice.export.words import spelled, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.settings import RecogniserSettings, SpeechSettings
 from edgevoice.stages import Recogniser, Speech
 from edgevoice.store import Store
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.config import VadSettings
 from edgevoice.engines.silero_vad import SileroVadModel, load_vad
 from edgevoice.errors import ExportError
 from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.settings import VadSettings
 
 # What is timed: long enough to be no matter of a few microseconds, short enough to be repeated.
 _TIMED_S = 4

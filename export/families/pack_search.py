@@ -20,7 +20,6 @@ from typing import Any
 import onnx
 
 from edgevoice import manifest
-from edgevoice.config import RecogniserSettings
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.export.calibration import Clip
 from edgevoice.export.checks import recogniser
@@ -29,6 +28,7 @@ from edgevoice.export.family import Job
 from edgevoice.export.words import word_errors
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import KEEP, Override, Recipe
+from edgevoice.settings import RecogniserSettings
 from edgevoice.store import sha256
 
 MAX_GROUPS = 12
