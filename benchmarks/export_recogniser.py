@@ -25,9 +25,9 @@ from edgevoice.audio.wav import read_wav
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.export import candidates, family, paired
 from edgevoice.export.calibration import Calibration, Clip
-from edgevoice.export.checks import recogniser
+from edgevoice.export.checks import recogniser, weights
 from edgevoice.export.checks.recogniser import Comparison, Words
-from edgevoice.export.checks.speech_material import librivox
+from edgevoice.export.checks.recordings import librivox
 from edgevoice.export.family import Job
 from edgevoice.export.words import normalise
 from edgevoice.quant.recipe import Recipe
@@ -77,7 +77,7 @@ def measure(
     """Measure ``folder``; ``written`` is what the artifact ``reference`` writes of ``sets``."""
     row: dict[str, float] = {
         "bytes": sum(f.size for f in manifest.read(folder).files),
-        "weight_excess": recogniser.weight_excess(reference, folder)[0],
+        "weight_excess": weights.compare(reference, folder)["weight_excess"],
     }
     for threads in (1, 2):
         settings = RecogniserSettings(threads=threads)

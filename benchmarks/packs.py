@@ -19,9 +19,10 @@ from edgevoice.errors import EdgevoiceError
 from edgevoice.export import family as families
 from edgevoice.export import gates
 from edgevoice.export.calibration import Calibration
-from edgevoice.export.checks import hearing
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.families import pack_search
 from edgevoice.export.family import Family, Job, Written
+from edgevoice.export.words import word_errors
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
@@ -54,7 +55,7 @@ def words(
     reference: Path, candidate: Path, material: Path | None, threads: int
 ) -> dict[str, float]:
     """Words that differ from float's, and the time to write the longest recording's."""
-    clips = hearing.clips(material)
+    clips = recordings.speech(material)
     first, second = (pack_search.transcribe(f, clips, threads) for f in (reference, candidate))
     longest = max(clips, key=lambda clip: len(clip.samples))
     settings = RecogniserSettings(threads=threads)
@@ -67,9 +68,9 @@ def words(
 
     return {
         "words": float(sum(map(len, first))),
-        "word_differences": float(sum(map(pack_search.distance, first, second))),
-        "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(lambda: decode(models[0]), lambda: decode(models[1])),
+        "word_differences": float(sum(map(word_errors, first, second))),
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **costs.speed(lambda: decode(models[0]), lambda: decode(models[1])),
     }
 
 

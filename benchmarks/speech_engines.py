@@ -20,12 +20,11 @@ import argparse
 import json
 import os
 import random
-import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,10 @@ from typing import Any
 import numpy as np
 import soxr
 
-from edgevoice import manifest
+from edgevoice import host, manifest
 from edgevoice.engines import piper
 from edgevoice.engines.speech import load_speech
+from edgevoice.export.words import spelled, word_errors
 from edgevoice.settings import SpeechSettings
 from edgevoice.stages import Speech
 
@@ -132,8 +132,7 @@ def peak_mb(voice: Speech) -> float:
     """Say a sentence of 7 s three times and return the process's peak memory."""
     for _ in range(3):
         list(voice.synthesise(LONG))
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return round(int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024, 1)
+    return host.peak_memory_mb()
 
 
 def speed(voices: dict[tuple[str, str, int], Speech], rounds: int) -> list[dict[str, Any]]:
@@ -198,29 +197,12 @@ def round_trip(voices: dict[str, Speech], recogniser: Path) -> dict[str, dict[st
             stream = model.create_stream()
             stream.accept_waveform(16000, soxr.resample(samples, voice.sample_rate_hz, 16000))
             model.decode_stream(stream)
-            errors[scheme] += distance(words(text), words(stream.result.text))
-    total = sum(len(words(text)) for text in SENTENCES)
+            errors[scheme] += word_errors(spelled(text), spelled(stream.result.text))
+    total = sum(len(spelled(text)) for text in SENTENCES)
     return {
         scheme: {"word_errors": count, "words": total, "wer": round(count / total, 4)}
         for scheme, count in errors.items()
     }
-
-
-def words(text: str) -> list[str]:
-    digits = {"7": "seven", "2": "two", "6": "six", "9": "nine", "10": "ten", "12": "twelve",
-              "20": "twenty", "42": "forty two", "100": "one hundred"}  # fmt: skip
-    plain = " ".join(digits.get(w, w) for w in re.findall(r"[a-z0-9']+", text.lower()))
-    return plain.split()
-
-
-def distance(wanted: Sequence[str], got: Sequence[str]) -> int:
-    """Levenshtein distance in words."""
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(wanted, 1):
-        above, row[0] = row[0], i
-        for j, other in enumerate(got, 1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != other))
-    return row[-1]
 
 
 def table(result: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGES = (
@@ -23,6 +24,8 @@ PACKAGES = (
 )
 """Distributions whose versions decide how a conversation sounds and how fast it is."""
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = "/proc/self/cgroup"
 _STARTED_NS = time.monotonic_ns()
 
 
@@ -52,17 +55,44 @@ def threads(wanted: int) -> int:
 
 
 def memory_mb() -> tuple[int, int]:
-    """Return total and available memory in MiB; zeros where the kernel does not say."""
-    sizes = {}
-    for line in _lines("/proc/meminfo"):
-        key, _, value = line.partition(":")
-        sizes[key] = int(value.split()[0]) // 1024
-    return sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
+    """Return total and available memory in MiB; zeros where the kernel does not say.
+
+    In a container, what its limit leaves where that is less than the machine has.
+    """
+    sizes = _sizes("/proc/meminfo")
+    total, available = (sizes.get(key, 0) // 1024 for key in ("MemTotal", "MemAvailable"))
+    limited = [*_limits_mb()]
+    return min([total, *(most for most, _ in limited)]), min(
+        [available, *(left for _, left in limited)]
+    )
+
+
+def _limits_mb() -> Iterator[tuple[int, int]]:
+    """Yield what each control group (v2) around this process allows, and has left, in MiB.
+
+    Pages of files that nobody has used for a while are given back before the limit is met.
+    """
+    own = next((line[3:] for line in _lines(_OWN_CGROUP) if line.startswith("0::")), None)
+    if own is None:
+        return
+    # In a namespace of its own, a group's parents are not to be seen: its path is "/".
+    for group in (_CGROUPS / own.lstrip("/"), *(_CGROUPS / own.lstrip("/")).parents):
+        if not group.is_relative_to(_CGROUPS):
+            return
+        most = "".join(_lines(str(group / "memory.max")))
+        used = "".join(_lines(str(group / "memory.current")))
+        if most.isdigit() and used.isdigit():
+            idle = _sizes(str(group / "memory.stat")).get("inactive_file", 0)
+            yield int(most) >> 20, max(int(most) - int(used) + idle, 0) >> 20
 
 
 def peak_memory_mb() -> int:
-    """Return the most memory that this process has had resident, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Return the most memory that this process has had resident, in MiB.
+
+    Not ``ru_maxrss`` where there is better: at exec, Linux counts the parent's peak into it.
+    """
+    peak_kb = _sizes("/proc/self/status").get("VmHWM", 0)
+    return (peak_kb or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024
 
 
 def process_age_ms() -> float:
@@ -98,6 +128,16 @@ def facts() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def _sizes(path: str) -> dict[str, int]:
+    """Return the numbers of a file with a name and a number a line."""
+    found = {}
+    for line in _lines(path):
+        match line.replace(":", " ").split():
+            case [key, value, *_] if value.isdigit():
+                found[key] = int(value)
+    return found
 
 
 def _lines(path: str) -> list[str]:

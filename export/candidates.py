@@ -14,11 +14,12 @@ from typing import Any
 
 from edgevoice import manifest
 from edgevoice.errors import ExportError
-from edgevoice.export import child, gates, soundness
+from edgevoice.export import gates, soundness
 from edgevoice.export.family import Family, Written
 from edgevoice.export.gates import Bound, Verdict
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.progress import Meter, silent
+from edgevoice.quant import child
 from edgevoice.quant.scheme import Scheme
 
 LOAD_TIMEOUT_S = 600.0
@@ -116,13 +117,13 @@ def footprint(folder: Path, what: str, threads: int, meter: Meter = silent) -> F
         ExportError: It cannot be loaded by its engine, or its files cannot be read.
     """
     described = manifest.read(folder)
-    with meter(f"load {what}", None) as beat:
+    with meter(f"load {what}", None) as advance:
         came = child.run(
             "edgevoice.export.footprint:inspect",
             {"folder": folder, "threads": threads},
             f"loading {what}",
-            LOAD_TIMEOUT_S,
-            beat,
+            timeout_s=LOAD_TIMEOUT_S,
+            advance=advance,
         )
     return Footprint(
         folder,
@@ -152,7 +153,7 @@ def measure(
     name = candidate.scheme.name
     try:
         own = footprint(candidate.folder, name, threads, meter)
-        with meter(f"measure {name}", None) as beat:
+        with meter(f"measure {name}", None) as advance:
             came = child.run(
                 family.checker,
                 {
@@ -162,8 +163,8 @@ def measure(
                     "threads": threads,
                 },
                 f"measuring {name}",
-                MEASURE_TIMEOUT_S,
-                beat,
+                timeout_s=MEASURE_TIMEOUT_S,
+                advance=advance,
             )
     except ExportError as error:
         return replace(candidate, failure=str(error))
@@ -199,7 +200,7 @@ def note_on_weights(found: Footprint) -> str:
 def artifact(
     family: Family, name: str, scheme: str, folder: Path, written: Written, **rest: Any
 ) -> Manifest:
-    """Return the manifest of the files in ``folder``."""
+    """Return the manifest of the files in ``folder``; what ``written`` says of its scheme wins."""
     from edgevoice.store import describe
 
     return Manifest(
@@ -207,7 +208,7 @@ def artifact(
         stage=family.stage,
         family=family.artifact_family,
         format=family.format,
-        scheme=scheme,
+        scheme=written.scheme or scheme,
         files=describe(folder),
         tensors={choice.name: choice.type for choice in written.tensors},
         **{"licence": "", "source": "", "engine": dict(written.engine), **rest},

@@ -39,6 +39,10 @@ class SourceFacts:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+AS_IS = "as-is"
+"""The manifest's ``scheme`` of weights that pass through unread."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a conversion or a quantisation says of the files that it wrote.
@@ -47,11 +51,14 @@ class Written:
         engine: What the engine must know and the files do not say (the manifest's ``engine``).
         tensors: Every weight, in the order of the files.
         notes: One line each about what was chosen and why, for the report.
+        scheme: What the weights really are where that is not what was asked for: of a source that
+            is quantised already and passes through; :data:`AS_IS` where nothing here can read it.
     """
 
     engine: Mapping[str, Any] = field(default_factory=dict)
     tensors: tuple[TensorChoice, ...] = ()
     notes: tuple[str, ...] = ()
+    scheme: str = ""
 
 
 @dataclass(frozen=True, slots=True)

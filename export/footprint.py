@@ -1,6 +1,6 @@
 """What an artifact costs before it does anything: the time and memory of loading it.
 
-Run in a child process (:mod:`edgevoice.export.child`). The load is the runtime's own, with the
+Run in a child process (:mod:`edgevoice.quant.child`). The load is the runtime's own, with the
 runtime's own engine; its first load of an artifact happens here. The files are looked through
 afterwards, when the peak has been read.
 """
@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgevoice import manifest, native_memory
+from edgevoice import host, manifest, native_memory
 from edgevoice.errors import ArtifactError
-from edgevoice.export import child, soundness
+from edgevoice.export import soundness
 from edgevoice.settings import (
     EndOfTurnSettings,
     LanguageModelSettings,
@@ -47,7 +47,7 @@ def inspect(folder: Path, threads: int) -> dict[str, Any]:
     load_s = time.perf_counter() - started
     return {
         "load_s": load_s,
-        "peak_memory_mb": child.peak_memory_mb(),
+        "peak_memory_mb": host.peak_memory_mb(),
         **soundness.scan(folder),
     }
 

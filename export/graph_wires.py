@@ -6,11 +6,9 @@ For the rewriting of traced graphs; what is looked for is the rewriter's busines
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import onnx
-from onnx import helper
 
 
 class Unrecognised(Exception):
@@ -65,8 +63,3 @@ def prune(graph: onnx.GraphProto) -> None:
     ):
         del field[:]
         field.extend(values)
-
-
-def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
-    """Return the attributes of ``node`` as plain values."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}

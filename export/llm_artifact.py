@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ import onnx
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
+from edgevoice.errors import ArtifactError, ConfigError, ExportError
 from edgevoice.export import llm_tidy, llm_trace, torch_program
 from edgevoice.export.families.onnx_llm import MOST_POSITIONS, TOKENIZER
 from edgevoice.export.family import Job, Written
 from edgevoice.export.graph_wires import Unrecognised
 from edgevoice.export.llm_graph import Heads, fuse_attention
-from edgevoice.quant import activations, float16, int4, int8, tensors
-from edgevoice.quant.recipe import KEEP, Recipe
-from edgevoice.quant.scheme import Scheme
+from edgevoice.quant import activations, float16, tensors, treatments
+from edgevoice.quant.recipe import INT8, KEEP, Recipe
+from edgevoice.quant.scheme import SCHEMES, Scheme
 
 FILE = "model.onnx"
 CALIBRATION_TOKENS = 768
@@ -147,41 +148,26 @@ def _round(
     importance: Mapping[str, NDArray[np.float32]],
     notes: list[str],
 ) -> None:
-    names = [t.name for t in model.graph.initializer]
-    wanted = {name: recipe.treatment(name, scheme.name) for name in names}
-    kept = [name for name in names if wanted[name] == KEEP]
-    for treatment in dict.fromkeys(wanted.values()):
-        others = [name for name in names if wanted[name] != treatment]
-        if treatment in _BLOCKS:
-            bits, symmetric = _BLOCKS[treatment]
-            made = int4.quantise(
-                model,
-                bits,
-                32,
-                symmetric,
-                others,
-                operators=("MatMul", "Gather"),
-                importance=importance if bits == 4 else None,
-            )
-            notes.append(f"{len(made)} matrices in blocks of {bits} bits")
-        elif treatment == "int8":
-            done = int8.quantise(model, others)
-            # A matrix that is embedding and logits at once has no dynamic form.
-            made = int4.quantise(model, 8, 32, True, others, operators=("MatMul", "Gather"))
-            notes.append(f"{len(done)} matrices in int8, {len(made)} in blocks of 8 bits")
-        elif treatment not in (KEEP, "fp16"):
-            raise ConfigError(unknown("treatment", treatment, (*_BLOCKS, "int8", "fp16", KEEP)))
+    chosen = treatments.choose(model, recipe, scheme.name)
+    operators = ("MatMul", "Gather")
+    rounded = treatments.round_products(model, chosen, operators=operators, importance=importance)
+    # A matrix that is embedding and logits at once has no dynamic form.
+    left = {name for name in chosen if chosen[name] == INT8} - set(rounded.get(INT8, ()))
+    blocks = treatments.round_products(
+        model, dict.fromkeys(left, "int8-weights"), operators=operators
+    )
+    for treatment, names in rounded.items():
+        if treatment == INT8:
+            tied = sum(map(len, blocks.values()))
+            notes.append(f"{len(names)} matrices in int8, {tied} in blocks of 8 bits")
+        else:
+            bits = SCHEMES[treatment].bits
+            notes.append(f"{len(names)} matrices in blocks of {bits:g} bits")
+    kept = [name for name, treatment in chosen.items() if treatment == KEEP]
     # Angles of far positions need float32's digits.
-    stored = float16.store(model, (*kept, "rotation_*"))
+    stored = float16.store(model, (*map(escape, kept), "rotation_*"))
     if stored:
         notes.append(f"{len(stored)} tensors stored as float16")
-
-
-_BLOCKS: Mapping[str, tuple[int, bool]] = {
-    "int4": (4, True),
-    "int4-asymmetric": (4, False),
-    "int8-weights": (8, True),
-}
 
 
 def _template(facts: Mapping[str, Any], job: Job, source: Path) -> str:

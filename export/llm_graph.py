@@ -29,10 +29,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice.export.graph_wires import Unrecognised, Wires, attributes, prune
+from edgevoice.export.graph_wires import Unrecognised, Wires, prune
 from edgevoice.export.rotary import Rotation, rotation_of, tables
+from edgevoice.quant.onnx_nodes import CONTRIB, attributes
 
-CONTRIB = "com.microsoft"
 TRANSPOSED = [0, 2, 1, 3]
 _INT64_MAX = 2**63 - 1
 

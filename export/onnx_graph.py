@@ -1,4 +1,4 @@
-"""Builds an ONNX model node by node.
+"""Builds an ONNX model node by node, writes it, and reads whole ones.
 
 Owns names, initializers and the assembly of the ``ModelProto``. Names count up in the order of
 the calls, so that the same calls give the same bytes. What the nodes compute is the families'
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice.errors import ArtifactError
+from edgevoice.quant.onnx_nodes import CONTRIB
 
 # Gelu is an ONNX operator since opset 20; the onnxruntime inside sherpa-onnx 2.0.1 has it.
 OPSET = 20
-# onnxruntime's own operators; MultiHeadAttention keeps a cache and needs no transposed copies.
-CONTRIB = "com.microsoft"
 # protobuf cannot write a message of more than 2 GiB.
 MAX_BYTES = 2**31 - 1
 
@@ -90,6 +89,21 @@ class Graph:
         for key, value in metadata.items():
             model.metadata_props.add(key=key, value=str(value))
         return model
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read a graph, its weights included.
+
+    Raises:
+        ArtifactError: It is truncated or not ONNX, or a weight lies in a file that is missing.
+    """
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's and onnx's own classes derive from Exception alone
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise ArtifactError(f"{path} is not a whole ONNX model: {reason[:160]}") from error
+    return model
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgevoice import manifest
 from edgevoice.errors import ArtifactError, EdgevoiceError, EngineError, ExportError
-from edgevoice.export import candidates, child, pickles, plan, publish, recorded, workspace
+from edgevoice.export import candidates, pickles, plan, publish, recorded, workspace
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.candidates import Candidate, Footprint
 from edgevoice.export.family import Job, Written
@@ -22,6 +22,7 @@ from edgevoice.export.plan import Plan, Request, Step
 from edgevoice.export.workspace import Workspace
 from edgevoice.manifest import FILE_NAME
 from edgevoice.progress import Meter
+from edgevoice.quant import child
 from edgevoice.quant.scheme import Scheme
 from edgevoice.store import Store
 
@@ -79,7 +80,7 @@ class Exporter:
             ArtifactError: The source cannot be converted.
             MissingDependencyError: A package is not installed.
         """
-        plan.refuse_what_cannot_be(made, self.store)
+        plan.refuse_what_cannot_be(made, self.store, request.out)
         if made.pickled:
             self.say(f"{made.pickled[0].name} is a pickle and is not read; --allow-pickle reads it")
         key = recorded.key(request, made)
@@ -131,13 +132,13 @@ class Exporter:
         return found, written
 
     def _check_source(self, made: Plan) -> None:
-        with self.meter(f"check {made.source.name}", None) as beat:
+        with self.meter(f"check {made.source.name}", None) as advance:
             seen = child.run(
                 "edgevoice.export.soundness:scan",
                 {"folder": made.source.path},
                 f"looking through {made.source.spec}",
-                candidates.LOAD_TIMEOUT_S,
-                beat,
+                timeout_s=candidates.LOAD_TIMEOUT_S,
+                advance=advance,
             )
         if bad := seen["non_finite"]:
             raise ArtifactError(
@@ -213,7 +214,7 @@ class Exporter:
         if earlier:
             self.say(f"going on with the {scheme.name} candidate of an interrupted export")
         engine = {**running.written.engine, **done.engine}
-        done = Written(engine, done.tensors, done.notes)
+        done = replace(done, engine=engine)
         described = candidates.artifact(
             family, f"candidate-{scheme.name}", scheme.name, folder, done
         )

@@ -98,6 +98,7 @@ class Plan:
     Attributes:
         float_bytes: Estimate of the float reference's size.
         disk_bytes: What the store's disk must have free while the export runs.
+        out_bytes: What another disk must have free that the artifacts go to.
         seconds: Very rough; fallbacks are not counted.
         pickled: Files that no family will see.
     """
@@ -109,6 +110,7 @@ class Plan:
     bounds: tuple[Bound, ...]
     float_bytes: int
     disk_bytes: int
+    out_bytes: int
     seconds: float
     pickled: tuple[Path, ...]
 
@@ -146,7 +148,7 @@ def make(request: Request, resolved: Resolved) -> Plan:
     steps = tuple(_step(request, chosen, name) for name in _scheme_names(request, chosen))
     if strange := set(request.options) - set(chosen.options):
         raise ConfigError(unknown(f"option of {chosen.name}", min(strange), chosen.options))
-    bounds = gates.all_bounds(chosen.stage, request.bounds, chosen.bounds)
+    bounds = gates.all_bounds(chosen.stage, request.bounds, chosen.bounds, chosen.format)
     safetensors_header.check(resolved.path)
     try:
         facts = chosen.inspect(resolved.path)
@@ -171,6 +173,7 @@ def make(request: Request, resolved: Resolved) -> Plan:
         bounds,
         float_bytes,
         disk,
+        sum(s.bytes for s in sized),
         work_s + each_s * len(sized),
         pickled,
     )
@@ -202,8 +205,13 @@ def validate(request: Request) -> None:
             raise ConfigError(f"{option} {folder}: it is a file; name a folder")
 
 
-def refuse_what_cannot_be(plan: Plan, store: Store) -> None:
+def refuse_what_cannot_be(plan: Plan, store: Store, out: Path | None = None) -> None:
     """Refuse, before any work, an export that this machine has no room or package for.
+
+    Args:
+        plan: What would be done.
+        store: Where it is done.
+        out: Where artifacts go instead of into the store.
 
     Raises:
         MissingDependencyError: A package is not installed.
@@ -225,6 +233,13 @@ def refuse_what_cannot_be(plan: Plan, store: Store) -> None:
             f"{store.root} has {free // _MB} MB free, this export needs about "
             f"{plan.disk_bytes // _MB} MB; make room or point EDGEVOICE_HOME elsewhere"
         )
+    if out is not None and _disk_of(out) != _disk_of(store.root):
+        free = free_bytes(out)
+        if free < plan.out_bytes:
+            raise ExportError(
+                f"{out} has {free // _MB} MB free, the artifacts need about "
+                f"{plan.out_bytes // _MB} MB; make room or choose another --out"
+            )
     available_mb = host.memory_mb()[1]
     need_mb = plan.facts.peak_memory_bytes >> 20
     if 0 < available_mb < need_mb:
@@ -236,10 +251,17 @@ def refuse_what_cannot_be(plan: Plan, store: Store) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Return the free space of the disk on which ``folder`` lies or will lie."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _disk_of(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    """Return ``folder``, or the nearest above it that is there."""
     here = folder.absolute()
-    while not here.exists() and here != here.parent:
-        here = here.parent
-    return shutil.disk_usage(here).free
+    return next(path for path in (here, *here.parents) if path.exists())
 
 
 def _architecture(path: Path) -> str:

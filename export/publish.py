@@ -66,10 +66,11 @@ def record(
     """
     assert candidate.folder is not None
     recipe = plan.family.recipe(candidate.scheme.name)
+    scheme = candidate.written.scheme or candidate.scheme.name
     return candidates.artifact(
         plan.family,
-        artifact_name(request, plan, candidate.scheme.name, several),
-        candidate.scheme.name,
+        artifact_name(request, plan, scheme, several),
+        scheme,
         candidate.folder,
         candidate.written,
         licence=licence(request, plan),

@@ -68,7 +68,7 @@ def check(asked: Check, exporter: Exporter, known: Catalogue) -> Checked:
     folder = _folder(asked.artifact, exporter.store)
     described = manifest.read(folder) if (folder / FILE_NAME).is_file() else None
     chosen = _family(asked, folder, described)
-    gates.all_bounds(chosen.stage, asked.bounds)
+    gates.all_bounds(chosen.stage, asked.bounds, artifact_format=chosen.format)
     spec = asked.reference or _recorded_source(described)
     if not spec:
         raise ConfigError(
@@ -96,7 +96,7 @@ def check(asked: Check, exporter: Exporter, known: Catalogue) -> Checked:
 def _measured(
     asked: Check, exporter: Exporter, chosen: Family, folder: Path, reference: Footprint
 ) -> Checked:
-    bounds = gates.all_bounds(chosen.stage, asked.bounds, chosen.bounds)
+    bounds = gates.all_bounds(chosen.stage, asked.bounds, chosen.bounds, chosen.format)
     # One check at a time: they would be in each other's run times.
     with workspace.opened(exporter.store, "check", exporter.say) as here, here.scratch() as work:
         if not (folder / FILE_NAME).is_file():

@@ -14,6 +14,11 @@ _NO_WORD = re.compile(r"[^\w\s']")
 # character error rates that are reported for them.
 _SPACELESS = re.compile(r"([\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
 
+_NUMBERS = {
+    "2": "two", "6": "six", "7": "seven", "9": "nine", "10": "ten", "12": "twelve", "20": "twenty",
+    "42": "forty two", "100": "one hundred",
+}  # fmt: skip
+
 
 def normalise(text: str) -> tuple[str, ...]:
     """Split ``text`` into words: lower case, no punctuation but apostrophes inside words.
@@ -24,6 +29,15 @@ def normalise(text: str) -> tuple[str, ...]:
     plain = _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).replace("’", "'").lower())
     words = (word.strip("'") for word in _SPACELESS.sub(r" \1 ", plain).split())
     return tuple(word for word in words if word)
+
+
+def spelled(text: str) -> tuple[str, ...]:
+    """Return :func:`normalise`'s words, with the figures that Whisper likes spelled out.
+
+    >>> spelled("It's 10 o'clock, isn't it?")
+    ("it's", 'ten', "o'clock", "isn't", 'it')
+    """
+    return tuple(part for word in normalise(text) for part in _NUMBERS.get(word, word).split())
 
 
 def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:

@@ -114,4 +114,5 @@ def _from_json(text: str) -> Written:
         engine=data["engine"],
         tensors=tuple(TensorChoice(**choice) for choice in data["tensors"]),
         notes=tuple(data["notes"]),
+        scheme=data["scheme"],
     )

@@ -27,7 +27,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice.quant.int8 import CONTRIB, LARGEST
+from edgevoice.quant.int8 import LARGEST, round_columns
+from edgevoice.quant.onnx_nodes import CONTRIB, attributes, declare_contrib, replace_nodes
 
 T = TypeVar("T")
 
@@ -86,18 +87,12 @@ def quantise(
         else:
             writer.rewrite(node, weight)
     kept = [t for t in graph.initializer if t.name not in constants]
-    del graph.node[:]
-    graph.node.extend(writer.nodes)
+    replace_nodes(graph, writer.nodes)
     del graph.initializer[:]
     graph.initializer.extend([*kept, *writer.initializers])
-    if names and CONTRIB not in {o.domain for o in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    if names:
+        declare_contrib(model)
     return names
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return the attributes of ``node`` as Python values."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def _fits(node: onnx.NodeProto, weight: str, constants: dict[str, onnx.TensorProto]) -> bool:
@@ -245,7 +240,7 @@ class _Writer:
         data, scale, zero = rows
 
         def make() -> tuple[str, str]:
-            whole, scales = round_weights(matrix, self.largest, self.per_channel)
+            whole, scales = round_columns(matrix, self.largest, self.per_channel)
             return self._add(weight, whole), self._add(f"{weight}_scale", scales)
 
         packed, scales = self._once(("weight", weight), make)
@@ -274,13 +269,3 @@ class _Writer:
             self._made[key] = make()
         made: T = self._made[key]
         return made
-
-
-def round_weights(
-    matrix: NDArray[np.float32], largest: int = LARGEST, per_channel: bool = True
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round ``matrix`` [in, out] and return it with its scales, float32 [out] or [1]."""
-    peaks = np.abs(matrix).max(axis=0) if per_channel else np.abs(matrix).max(keepdims=True)[0]
-    scale = (peaks / np.float32(largest)).astype(np.float32)
-    scale[scale == 0.0] = 1.0
-    return np.rint(matrix / scale).astype(np.int8), scale

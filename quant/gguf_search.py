@@ -65,7 +65,7 @@ def search(
         advance: Called with the number of tokens just read.
 
     Raises:
-        EngineError: The child's one line of what went wrong.
+        ExportError: The child's one line of what went wrong.
     """
     found = child.run(
         "edgevoice.quant.gguf_search:search_here",
@@ -81,7 +81,7 @@ def search(
             "layers_together": layers_together,
         },
         f"searching types for {path.name}",
-        advance,
+        advance=advance,
     )
     return {str(name): str(kind) for name, kind in found.items()}
 
@@ -173,7 +173,7 @@ def divergences(
     """Return each candidate's mean KL divergence from the float model, from a child process.
 
     Raises:
-        EngineError: The child's one line of what went wrong.
+        ExportError: The child's one line of what went wrong.
     """
     found = child.run(
         "edgevoice.quant.gguf_search:divergences_here",
@@ -185,7 +185,7 @@ def divergences(
             "tokens": tokens,
         },
         f"comparing with {path.name}",
-        advance,
+        advance=advance,
     )
     return [float(loss) for loss in found]
 

@@ -106,7 +106,7 @@ def measure(
     """Gather in a child process and write the matrix to ``out``.
 
     Raises:
-        EngineError: The child's one line of what went wrong.
+        ExportError: The child's one line of what went wrong.
     """
     child.run(
         "edgevoice.quant.importance:gather_to",
@@ -118,6 +118,6 @@ def measure(
             "out": str(out),
         },
         f"measuring the importance matrix of {path.name}",
-        advance,
+        advance=advance,
     )
     return out

@@ -24,10 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevoice.quant.blocks import fit_blocks, round_blocks
 from edgevoice.quant.float16 import LARGEST, SMALLEST_NORMAL
 from edgevoice.quant.matrix_uses import Plan, Uses
+from edgevoice.quant.onnx_nodes import CONTRIB, declare_contrib, graphs, replace_nodes
 from edgevoice.quant.recipe import TensorChoice
-from edgevoice.quant.tensors import graphs
 
-CONTRIB = "com.microsoft"
 # How MatMulNBits computes: 0 as its inputs are, 4 with activations in blocks of 8 bits, which is
 # what its fast kernels for x86-64 (VNNI) and Arm (dot product) do.
 FLOAT_ACTIVATIONS = 0
@@ -86,8 +85,8 @@ def quantise(
             if plan is not None and ("MatMul" if plan.products else "Gather") in operators:
                 made.append(_rewrite(tensor, plan, how, rewriting))
         rewriting.apply(graph)
-    if made and CONTRIB not in {o.domain for o in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    if made:
+        declare_contrib(model)
     return made
 
 
@@ -115,8 +114,7 @@ class _Rewriting:
         nodes = [*self.before]
         for node in graph.node:
             nodes.extend(self.instead.get(node.output[0] if node.output else "", [node]))
-        del graph.node[:]
-        graph.node.extend(nodes)
+        replace_nodes(graph, nodes)
         graph.initializer.extend(self.added)
 
 

@@ -19,18 +19,27 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-CONTRIB = "com.microsoft"
+from edgevoice.quant.onnx_nodes import CONTRIB, attributes, declare_contrib, replace_nodes
+
 LARGEST = 127  # -128 is left out, so that the range is symmetric
 
 
-def round_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round ``weight`` [in, out] to int8 and return it with its scale per column, float32 [out].
+def round_columns(
+    weight: NDArray[np.float32], largest: int = LARGEST, per_channel: bool = True
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round ``weight`` [in, out] to int8 and return it with its scales, float32 [out] or [1].
 
     ``weight`` is close to ``int8 * scale``; the error is at most half a scale.
+
+    Args:
+        weight: float32 [in, out].
+        largest: What the largest magnitude becomes.
+        per_channel: One scale for each column; False is for measuring what that is worth.
     """
-    scale = np.abs(weight).max(axis=0) / np.float32(LARGEST)
+    peaks = np.abs(weight).max(axis=0) if per_channel else np.abs(weight).max(keepdims=True)[0]
+    scale = (peaks / np.float32(largest)).astype(np.float32)
     scale[scale == 0.0] = 1.0
-    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
 
 
 def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
@@ -91,49 +100,17 @@ def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
                     domain=CONTRIB,
                 )
             )
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, nodes)
     graph.initializer.extend(added)
-    if CONTRIB not in {o.domain for o in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    declare_contrib(model)
     return chosen
-
-
-def halve_exact(model: onnx.ModelProto, least_elements: int = 4096) -> list[str]:
-    """Store float32 initializers that float16 holds exactly as float16, and return their names.
-
-    onnxruntime undoes the added ``Cast`` once, when it loads the model, so neither results nor
-    speed change. Weights that came as float16 lose nothing.
-    """
-    graph = model.graph
-    casts: list[onnx.NodeProto] = []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < least_elements:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), values):
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-            casts.append(
-                helper.make_node(
-                    "Cast", [f"{name}_half"], [name], name=f"widen_{name}", to=TensorProto.FLOAT
-                )
-            )
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return [c.output[0] for c in casts]
 
 
 def _can_read_int8(node: onnx.NodeProto, weight: str) -> bool:
     if node.op_type == "MatMul":
         return bool(node.input[1] == weight and node.input[0] != weight)
     if node.op_type == "Gather":
-        return bool(node.input[0] == weight) and any(
-            a.name == "axis" and a.i == 1 for a in node.attribute
-        )
+        return bool(node.input[0] == weight) and attributes(node).get("axis") == 1
     return False
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from edgevoice.quant.tensors import graphs
+from edgevoice.quant.onnx_nodes import graphs
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,15 @@
 Recordings can miss what they do not touch: a token that nobody says, a channel that hardly
 counts. Rounding leaves every output column of a product close to what it was; a scale of zero, a
 tensor of another place, or one scale for columns of very different sizes does not. Weights are
-found by name: rewriting here keeps names, ``quantize_dynamic`` adds ``_quantized``.
+found by name: rewriting here keeps names, ``quantize_dynamic`` adds ``_quantized``. They are
+compared as the matrices [in, out] that they multiply as, however a graph stores them: turned, as a
+kernel, or as the product that a convolution became (:mod:`edgevoice.quant.convolutions`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +21,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+
+from edgevoice.quant.onnx_nodes import attributes
 
 Float32 = NDArray[np.float32]
 
@@ -54,19 +60,31 @@ def worst(reference: Sequence[Path], candidate: Sequence[Path]) -> tuple[float, 
     """Compare the graphs of two artifacts; a graph's partner shares most names with it.
 
     Returns:
-        The largest :attr:`Drift.excess`, 0.0 where nothing could be compared; and the share of
-        float's matrices and kernels, by elements, that were compared.
+        The largest :attr:`Drift.excess`, NaN where nothing could be compared; and the share of
+        float's matrices and kernels, by elements, that were compared. A file that is its
+        reference's to the byte is compared, whatever its format.
     """
-    others = [_Weights(onnx.load(str(path)).graph) for path in candidate]
-    excess, compared, total = [0.0], 0, 0
-    for path in reference:
+    copies = {_sha256(path) for path in candidate}
+    read = [path for path in reference if _sha256(path) not in copies]
+    if reference and not read:
+        return 0.0, 1.0
+    others = [_Weights(onnx.load(str(path)).graph) for path in candidate if path.suffix == ".onnx"]
+    excess, compared, total = [], 0, 0
+    for path in read:
+        if path.suffix != ".onnx":
+            continue
         source = _Weights(onnx.load(str(path)).graph)
         total += source.elements
         partner = max(others, key=lambda other: len(source.names & other.names), default=None)
         for drift in _drifts(source, partner) if partner is not None else ():
             compared += drift.elements
             excess.append(drift.excess)
-    return float(np.max(excess)), compared / max(total, 1)  # NaN stays NaN
+    return float(np.max(excess)) if excess else math.nan, compared / max(total, 1)  # NaN stays NaN
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
@@ -75,19 +93,21 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
         if before is None or after is None:
             continue
         wanted, got = before.values, after.values
+        elements = wanted.size
+        if wanted.ndim == got.ndim == 2 and len(wanted) == len(got):
+            # What a transposed convolution became is filled up to whole strides.
+            wanted = np.pad(wanted, ((0, 0), (0, max(0, got.shape[1] - wanted.shape[1]))))
         if wanted.ndim < 2 or wanted.shape != got.shape or not wanted.any():
             continue
-        # Products have columns [in, out], kernels rows [out, in, ...].
-        inner = tuple(range(1, wanted.ndim)) if wanted.ndim > 2 else (0,)
-        wrong = np.asarray(np.sum(np.square(got - wanted), axis=inner, dtype=np.float64))
-        largest = np.asarray(np.abs(wanted).max(axis=inner), np.float64)
+        wrong = np.asarray(np.sum(np.square(got - wanted), axis=0, dtype=np.float64))
+        largest = np.asarray(np.abs(wanted).max(axis=0), np.float64)
         # Uniform errors of one step have a variance of a twelfth.
         step = largest / 2.0 ** (after.bits - 1)
-        rounding = np.square(step) / 12.0 * (wanted.size / len(largest))
+        rounding = np.square(step) / 12.0 * len(wanted)
         loud = largest > _QUIET * largest.max()
         yield Drift(
             name,
-            wanted.size,
+            elements,
             float(np.sqrt(wrong.sum() / np.sum(np.square(wanted), dtype=np.float64))),
             float(np.sqrt((wrong[loud] / rounding[loud]).max())),
         )
@@ -106,9 +126,12 @@ class _Weights:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._tensors = {t.name: t for t in graph.initializer}
+        self._stored = {name.removesuffix("_half") for name in self._tensors}
         self._blocks: Mapping[str, onnx.NodeProto] = {
             n.input[1]: n for n in graph.node if n.op_type == "MatMulNBits"
         }
+        self._turned = {n.input[0] for n in graph.node if n.op_type == "Transpose"}
+        self._users = {name: n for n in graph.node for name in n.input if name in self._stored}
 
     @property
     def elements(self) -> int:
@@ -125,7 +148,7 @@ class _Weights:
         return {name.removesuffix("_half").removesuffix("_quantized") for name in self._tensors}
 
     def read(self, name: str) -> _Weight | None:
-        """Return weight ``name``; None where it is not there, or no weight."""
+        """Return weight ``name`` as [in, out]; None where it is not there, or no weight."""
         if name in self._blocks:
             return self._in_blocks(self._blocks[name])
         for stored in (name, f"{name}_half", f"{name}_quantized"):
@@ -134,10 +157,26 @@ class _Weights:
                 continue
             values = numpy_helper.to_array(tensor)
             if tensor.data_type in _FLOATS:
-                return _Weight(values.astype(np.float32), _FLOATS[tensor.data_type])
-            if tensor.data_type in _BYTES:
-                return self._scaled(values, name)
+                found = _Weight(values.astype(np.float32), _FLOATS[tensor.data_type])
+            elif tensor.data_type in _BYTES and (widened := self._scaled(values, name)):
+                found = widened
+            else:
+                return None
+            return _Weight(self._matrix(found.values, name), found.bits)
         return None
+
+    def _matrix(self, values: Float32, name: str) -> Float32:
+        """Return a stored weight as the matrix [in, out] that its user multiplies by."""
+        user = self._users.get(name)
+        kind = user.op_type if user is not None else ""
+        if values.ndim == 2:
+            turned = user is not None and kind == "Gemm" and attributes(user).get("transB")
+            return values.T if turned or name in self._turned else values
+        if values.ndim == 3 and kind == "ConvTranspose":  # [in, out, size]
+            return values.transpose(0, 2, 1).reshape(len(values), -1)
+        if values.ndim == 3:  # [out, in, size]
+            return values.transpose(2, 1, 0).reshape(-1, len(values))
+        return values.reshape(len(values), -1).T if values.ndim > 1 else values
 
     def _scaled(self, values: NDArray[np.generic], name: str) -> _Weight | None:
         scale = self._floats(f"{name}_scale")
@@ -159,7 +198,7 @@ class _Weights:
 
     def _in_blocks(self, node: onnx.NodeProto) -> _Weight | None:
         """Widen the weight of a ``MatMulNBits`` to [in, out]."""
-        sizes = {a.name: int(a.i) for a in node.attribute}
+        sizes = attributes(node)
         rows, columns, bits = sizes["K"], sizes["N"], sizes["bits"]
         packed = numpy_helper.to_array(self._tensors[node.input[1]])
         scales = self._floats(node.input[2])

@@ -12,6 +12,10 @@ from fnmatch import fnmatchcase
 
 KEEP = "keep"
 """The treatment that leaves a tensor in float."""
+HALF = "fp16"
+"""The treatment that stores a tensor as float16 and computes in float32."""
+INT8 = "int8"
+"""The treatment that multiplies bytes: weights in 8 bits, activations rounded as they come."""
 
 
 @dataclass(frozen=True, slots=True)

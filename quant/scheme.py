@@ -54,6 +54,11 @@ _NEAR = {"kl_divergence": 0.02, "same_top_token": 0.93, "perplexity_ratio": 1.02
 _CLOSE = {"kl_divergence": 0.1, "same_top_token": 0.83}
 _COARSE = {"kl_divergence": 0.25, "same_top_token": 0.72, "perplexity_ratio": 1.15}
 
+# Language models are what is written in 4 bits most, and rounding their activations costs them
+# more than rounding weights: SmolLM2-135M diverges from float by 0.50 nats per token in int8, by
+# 0.0045 in int8-weights.
+_BEHIND_INT4 = ("int8-weights", "int8", "fp16", "fp32")
+
 _ALL = (
     Scheme("fp32", "onnx", "float", 32, "float weights as they are"),
     Scheme(
@@ -106,7 +111,7 @@ _ALL = (
         4,
         "4-bit blocks of weights, float activations (MatMulNBits)",
         options={"block_size": 32, "symmetric": True},
-        falls_back_to=("int4-asymmetric", "int8", "fp16", "fp32"),
+        falls_back_to=("int4-asymmetric", *_BEHIND_INT4),
     ),
     Scheme(
         "int4-asymmetric",
@@ -115,7 +120,7 @@ _ALL = (
         4,
         "4-bit blocks with a zero point each",
         options={"block_size": 32, "symmetric": False},
-        falls_back_to=("int8", "fp16", "fp32"),
+        falls_back_to=_BEHIND_INT4,
     ),
     Scheme("f16", "gguf", "gguf", 16, "half precision", options={"type": "F16"}),
     *(

@@ -19,8 +19,8 @@ import onnx
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.quant import float16, tensors
 from edgevoice.quant.convolutions import weights_of
-from edgevoice.quant.dynamic_int8 import HALF, quiet
-from edgevoice.quant.recipe import KEEP, Recipe, TensorChoice
+from edgevoice.quant.dynamic_int8 import quiet, treatments
+from edgevoice.quant.recipe import HALF, INT8, KEEP, Recipe, TensorChoice
 
 METHODS = ("min-max", "entropy", "percentile")
 Feed = Mapping[str, Any]
@@ -47,7 +47,7 @@ def write(
         recipe: As for :func:`edgevoice.quant.dynamic_int8.write`.
         method: One of :data:`METHODS`: what of the values seen becomes an activation's range.
         per_channel: One scale for each output channel of a weight.
-        rest: What happens to all other weights: ``fp16`` or ``keep``.
+        rest: What happens to all other weights: HALF or KEEP.
 
     Raises:
         ConfigError: The method is not known, or there is nothing to calibrate with.
@@ -105,8 +105,6 @@ def _choose(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
     """Name every node, as onnxruntime wants, and return the nodes that are to be int8."""
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
-    from edgevoice.quant.dynamic_int8 import INT8, treatments
-
     wanted = treatments(model, recipe)
     return [
         node.name

@@ -8,7 +8,7 @@ values is read from the operators that use them, not from names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice.errors import ArtifactError
+from edgevoice.quant.onnx_nodes import attributes, graphs
 from edgevoice.quant.recipe import TensorChoice
 
 # Operators that read a quantised weight: which inputs are its values, and its scales and zero
@@ -31,6 +32,10 @@ _PARTS: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "QLinearMatMul": (3, (4, 5)),
     "DequantizeLinear": (0, (1, 2)),
 }
+_QUANTISED = frozenset(
+    "MatMulInteger ConvInteger MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM "
+    "QLinearMatMul QLinearConv QuantizeLinear MatMulNBits GatherBlockQuantized".split()
+)
 _NAMES: Mapping[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.FLOAT16: "float16",
@@ -77,15 +82,19 @@ def require_finite(model: onnx.ModelProto) -> None:
                 )
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and every graph inside its nodes, outermost first."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from graphs(inner)
+def rounded_to(found: Iterable[TensorChoice]) -> str:
+    """Return ``int8`` or ``int4``, whichever more weights are in; "" where all are in float."""
+    elements = {"int8": 0, "int4": 0}
+    for choice in found:
+        if (kind := choice.type.removeprefix("u")) in elements:
+            elements[kind] += choice.elements
+    return max(elements, key=lambda kind: elements[kind]) if any(elements.values()) else ""
+
+
+def integer_operators(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the operators of ``model`` that nothing but a quantiser writes."""
+    found = {n.op_type for graph in graphs(model.graph) for n in graph.node}
+    return tuple(sorted(found & _QUANTISED))
 
 
 def _of_graph(graph: onnx.GraphProto, prefix: str) -> Iterator[TensorChoice]:
@@ -109,10 +118,10 @@ def _of_graph(graph: onnx.GraphProto, prefix: str) -> Iterator[TensorChoice]:
             if part is not None and part not in parts[weight]:
                 parts[weight].append(part)
         if node.op_type == "MatMulNBits":
-            sizes = {a.name: a.i for a in node.attribute}
+            sizes = attributes(node)
             nibbles[weight] = (sizes["bits"], sizes["K"] * sizes["N"])
         elif node.op_type == "GatherBlockQuantized" and weight not in nibbles:
-            bits = next((a.i for a in node.attribute if a.name == "bits"), 4)
+            bits = attributes(node).get("bits", 4)
             tensor = initializers[weight]
             packed = 8 // bits if tensor.data_type == TensorProto.UINT8 else 1
             nibbles[weight] = (bits, prod(tensor.dims) * packed)

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
+from edgevoice.export import words
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
@@ -50,12 +51,5 @@ def hum(seconds: float) -> Float32:
 
 
 def word_errors(reference: str, hypothesis: str) -> int:
-    """Levenshtein distance in words, case and punctuation aside."""
-    keep = str.maketrans({c: " " if c == "-" else None for c in ".,?!\"';:-"})
-    a, b = (s.translate(keep).casefold().split() for s in (reference, hypothesis))
-    row = list(range(len(b) + 1))
-    for i, word in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
-    return row[-1]
+    """How many words differ, case and punctuation aside."""
+    return words.word_errors(words.normalise(reference), words.normalise(hypothesis))

@@ -49,7 +49,10 @@ def test_every_bounded_figure_is_measured(
     monkeypatch.setattr(language_model, "MOST_TOKENS", 48)
     (tmp_path / "mine.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
     figures = language_model.measure(reference, candidate, tmp_path, 1)
-    verdicts = {v.bound.figure: v for v in gates.judge(figures, gates.BOUNDS["language-model"])}
+    verdicts = {
+        v.bound.figure: v
+        for v in gates.judge(figures, gates.bounds_for("language-model", {}, "gguf"))
+    }
     assert all(v.measured == v.measured for v in verdicts.values())
     for name in ("kl_divergence", "same_top_token", "perplexity_ratio", "size_ratio"):
         assert verdicts[name].passed, verdicts[name]

@@ -16,10 +16,10 @@ from edgevoice import manifest
 from edgevoice.errors import ConfigError
 from edgevoice.export import gates
 from edgevoice.export.calibration import Clip, default_sentences
-from edgevoice.export.checks import recogniser, speech_material
+from edgevoice.export.checks import recogniser, recordings
 from edgevoice.export.checks.recogniser import Comparison
 from edgevoice.manifest import ArtifactFile
-from edgevoice.quant import int4, int8, onnx_drift
+from edgevoice.quant import convolutions, float16, int4, int8, onnx_drift, treatments
 
 WHISPER = "whisper-tiny.en-int8"
 ENCODER, DECODER = "encoder.int8.onnx", "decoder.int8.onnx"
@@ -36,8 +36,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two LibriVox clips as a user's folder."""
     folder = tmp_path_factory.mktemp("material")
     lines = []
-    for clip in speech_material.librivox()[1:3]:
-        shutil.copy(speech_material.LIBRIVOX / clip.name, folder)
+    for clip in recordings.librivox()[1:3]:
+        shutil.copy(recordings.LIBRIVOX / clip.name, folder)
         lines.append(f"{clip.name}\t{clip.text}\n")
     (folder / "transcripts.tsv").write_text("".join(lines), encoding="utf-8")
     return folder
@@ -159,7 +159,7 @@ def test_the_sample_has_short_and_long_recordings() -> None:
 def test_the_default_material_is_held_out_from_calibration() -> None:
     said = set(default_sentences("questions"))
     assert not said & set(default_sentences("calibration"))
-    clips = speech_material.clips(None)
+    clips = recordings.transcribed(None)
     assert {c.text for c in clips} >= said
     assert all(c.text and c.samples.dtype == np.float32 and len(c.samples) > 8000 for c in clips)
 
@@ -167,7 +167,7 @@ def test_the_default_material_is_held_out_from_calibration() -> None:
 def test_a_folder_without_words_is_refused(material: Path, tmp_path: Path) -> None:
     shutil.copy(next(material.glob("*.wav")), tmp_path)
     with pytest.raises(ConfigError, match=r"has 1 \*.wav and words for none"):
-        speech_material.clips(tmp_path)
+        recordings.transcribed(tmp_path)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -186,6 +186,72 @@ def test_columns_are_widened_as_the_runtime_does() -> None:
     int8.quantise(rounded)
     (drift,) = onnx_drift.drifts(float_model, rounded)
     assert 0 < drift.error < 0.02 and 0.5 < drift.excess < 1.5
+
+
+def turned() -> onnx.ModelProto:
+    """A square Gemm whose weight is stored [out, in]."""
+    weight = np.random.default_rng(5).standard_normal((96, 96)).astype(np.float32)
+    model = product()
+    del model.graph.node[:]
+    model.graph.node.append(onnx.helper.make_node("Gemm", ["x", "w"], ["y"], "gemm", transB=1))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    return model
+
+
+@pytest.mark.parametrize("treatment", ["int8", "int8-weights", "fp16"])
+def test_a_turned_weight_is_compared_as_what_it_multiplies(treatment: str) -> None:
+    rounded = turned()
+    treatments.round_products(rounded, {"w": treatment})
+    float16.store(rounded)
+    (drift,) = onnx_drift.drifts(turned(), rounded)
+    assert 0 < drift.excess < 1.5
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_a_kernel_is_compared_with_the_product_that_it_became(kind: str) -> None:
+    weight = np.random.default_rng(6).standard_normal((16, 24, 5)).astype(np.float32)
+
+    def model() -> onnx.ModelProto:
+        node = onnx.helper.make_node(
+            kind, ["x", "w"], ["y"], name="c", strides=[2 if kind == "ConvTranspose" else 1]
+        )
+        made = product()
+        del made.graph.node[:]
+        made.graph.node.append(node)
+        made.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+        return made
+
+    rounded = model()
+    assert convolutions.quantise(rounded) == ["w"]
+    (drift,) = onnx_drift.drifts(model(), rounded)
+    assert (drift.elements, 0 < drift.excess < 1.5) == (weight.size, True)
+    scales = next(t for t in rounded.graph.initializer if t.name == "w_scale")
+    values = numpy_helper.to_array(scales).copy()
+    values[0] = 0.0
+    scales.CopyFrom(numpy_helper.from_array(values, "w_scale"))
+    (drift,) = onnx_drift.drifts(model(), rounded)
+    assert drift.excess > 7
+
+
+def test_weights_that_are_not_found_have_not_passed(tmp_path: Path) -> None:
+    onnx.save(product(), str(tmp_path / "float.onnx"))
+    renamed = product()
+    renamed.graph.initializer[0].name = renamed.graph.node[0].input[1] = "other"
+    onnx.save(renamed, str(tmp_path / "other.onnx"))
+    excess, compared = onnx_drift.worst([tmp_path / "float.onnx"], [tmp_path / "other.onnx"])
+    assert np.isnan(excess) and compared == 0.0
+    (verdict,) = gates.judge(
+        {"weight_excess": excess},
+        [b for b in gates.BOUNDS["recogniser"] if b.figure == "weight_excess"],
+    )
+    assert not verdict.passed
+    assert str(verdict) == "weight_excess not measured, allowed at most 3: missed"
+
+
+def test_a_copy_is_compared_whatever_its_format(tmp_path: Path) -> None:
+    for name in ("one.ort", "two.ort"):
+        (tmp_path / name).write_bytes(b"not to be read by onnx")
+    assert onnx_drift.worst([tmp_path / "one.ort"], [tmp_path / "two.ort"]) == (0.0, 1.0)
 
 
 def product() -> onnx.ModelProto:

@@ -20,7 +20,7 @@ from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
 from edgevoice.export.calibration import Calibration
-from edgevoice.export.checks import recogniser as check
+from edgevoice.export.checks import weights
 from edgevoice.export.families import pack_search
 from edgevoice.export.family import Job
 from edgevoice.quant.recipe import by_type
@@ -111,7 +111,7 @@ def test_every_scheme_hears_the_same(job: Job, tmp_path: Path, scheme: str, stor
     assert (out / "model.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
     assert by_type(written.tensors)[stored] > 4_000
     assert hears(out) == "AB CAB A"
-    assert check.weight_excess(folder, out)[0] < 3.0
+    assert weights.compare(folder, out)["weight_excess"] < 3.0
 
 
 @pytest.mark.parametrize("fault", ["zero", "swapped"])
@@ -127,7 +127,7 @@ def test_a_planted_fault_is_seen(job: Job, tmp_path: Path, fault: str) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(spoiled), tensor.name))
     onnx.save(model, out / "model.onnx")
     pack_search.describe(out, FAMILY.artifact_family, written.engine)
-    assert check.weight_excess(folder, out)[0] > 3.0
+    assert weights.compare(folder, out)["weight_excess"] > 3.0
     assert hears(out) != "AB CAB A"
 
 

@@ -7,10 +7,8 @@ import io
 import itertools
 import json
 import math
-import os
 import pickle
 import re
-import signal
 import struct
 import zipfile
 from pathlib import Path
@@ -24,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError
-from edgevoice.export import child, front_chart, gates, pickles, safetensors_header, soundness
+from edgevoice.errors import ArtifactError, ConfigError
+from edgevoice.export import front_chart, gates, pickles, safetensors_header, soundness
 from edgevoice.export.candidates import Candidate
 from edgevoice.export.summary import Point
 from edgevoice.quant import scheme as schemes
@@ -220,50 +218,6 @@ def test_the_scales_of_a_gguf_are_looked_through(
 
 
 # --- children -------------------------------------------------------------------------------------
-
-
-def echo(**arguments: Any) -> dict[str, Any]:
-    print("what native code prints does not matter")
-    path = arguments["path"]
-    return {**arguments, "is_path": isinstance(path, Path), "number": np.float32(0.5)}
-
-
-def kill_itself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refuse() -> None:
-    raise ArtifactError("this cannot be loaded")
-
-
-def allocate(megabytes: int) -> float:
-    held = np.ones(megabytes << 17)
-    return child.peak_memory_mb() - held.nbytes * 0
-
-
-@pytest.fixture
-def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-
-
-def test_a_child_answers_or_fails_in_one_line(reachable: None, tmp_path: Path) -> None:
-    came = child.run(f"{__name__}:echo", {"path": tmp_path, "none": None}, "trying", 60)
-    assert came == {
-        **{"path": {"$path": str(tmp_path)}, "none": None, "is_path": True, "number": 0.5},
-    }
-    with pytest.raises(ExportError, match=r"^trying failed: this cannot be loaded$"):
-        child.run(f"{__name__}:refuse", {}, "trying", 60)
-    with pytest.raises(ExportError, match=r"^trying was ended by SIGKILL, probably for want of me"):
-        child.run(f"{__name__}:kill_itself", {}, "trying", 60)
-    with pytest.raises(ExportError, match=r"^trying failed \(exit status 1\): .*no_such"):
-        child.run(f"{__name__}:no_such", {}, "trying", 60)
-
-
-def test_a_childs_peak_is_its_own(reachable: None) -> None:
-    ours = np.ones(200 << 17)  # 200 MiB that the child does not have
-    assert 60 < child.run(f"{__name__}:allocate", {"megabytes": 60}, "trying", 60) < 190
-    del ours
 
 
 def test_better_than_float_is_no_loss() -> None:

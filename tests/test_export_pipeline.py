@@ -18,7 +18,7 @@ import tiny_family
 
 from edgevoice import cli, host
 from edgevoice.engines.smart_turn import load_smart_turn
-from edgevoice.export import candidates, recorded
+from edgevoice.export import candidates, plan, recorded
 from edgevoice.settings import EndOfTurnSettings
 from edgevoice.store import Store
 
@@ -321,6 +321,24 @@ def test_too_little_disk_or_memory_is_said_before_the_work(
     assert "needs about 1 MiB of memory" in one_line(err)
     assert "converting" not in err
     assert left(store) == set()
+
+
+def test_the_disk_of_another_folder_counts(
+    export: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    real, disk_of = shutil.disk_usage, plan._disk_of
+    monkeypatch.setattr(
+        plan, "_disk_of", lambda folder: -1 if full in folder.parents else disk_of(folder)
+    )
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: real(path)._replace(free=100 if path == full else 1 << 40)
+    )
+    code, _, err = export(source, "--out", full / "not" / "there")
+    assert code == 1
+    assert "the artifacts need about" in one_line(err) and "choose another --out" in err
+    assert export(source, "--out", tmp_path / "free")[0] == 0
 
 
 def test_a_missing_package_is_said_before_the_work(

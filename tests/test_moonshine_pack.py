@@ -70,7 +70,7 @@ def test_the_exporter_keeps_it(source: Path, tmp_path: Path) -> None:
     float_like.mkdir()
     out.mkdir()
     written = FAMILY.convert(source, float_like, job)
-    assert written.notes[0] == "encoder.ort passes through unread"
+    assert (written.notes[0], written.scheme) == ("encoder.ort passes through unread", "int8")
     FAMILY.quantise(float_like, SCHEMES["int8"], FAMILY.recipe("int8"), out, job)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {
         p.name: p.read_bytes() for p in float_like.iterdir()

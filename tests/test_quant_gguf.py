@@ -12,9 +12,9 @@ from gguf_files import tensor_of, with_swapped, with_zero_scale, write_float16
 
 from edgevoice import manifest
 from edgevoice.engines import gguf_file
-from edgevoice.errors import ArtifactError, ConfigError, EngineError
+from edgevoice.errors import ArtifactError, ConfigError, EngineError, ExportError
 from edgevoice.export.calibration import default_sentences
-from edgevoice.quant import child, divergence, drift, ggml, gguf, gguf_search, importance
+from edgevoice.quant import divergence, drift, ggml, gguf, gguf_search, importance
 from edgevoice.quant.gguf_scores import WINDOW_TOKENS, GgufScorer, windows
 
 SENTENCES = default_sentences("calibration")[:8]
@@ -212,15 +212,8 @@ def test_a_truncated_source_and_a_second_rounding_are_one_line(
 ) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(float_file.read_bytes()[:-1000])
-    with pytest.raises(EngineError, match="is truncated"):
+    with pytest.raises(ExportError, match="is truncated"):
         gguf.write(cut, tmp_path / "out.gguf", "Q4_0", 1)
-    with pytest.raises(EngineError, match="requantizing"):
+    with pytest.raises(ExportError, match="requantizing"):
         gguf.write(small, tmp_path / "out.gguf", "Q4_0", 1)
     assert not list(tmp_path.glob("out*"))
-
-
-def test_a_child_that_native_code_ends_is_one_line() -> None:
-    with pytest.raises(EngineError, match=r"^rounding crashed with SIGABRT"):
-        child.run("os:abort", {}, "rounding")
-    with pytest.raises(EngineError, match=r"^rounding failed \(exit status 1\): .*nothing_here"):
-        child.run("os:nothing_here", {}, "rounding")

@@ -64,3 +64,19 @@ def test_a_kernel_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.memory_mb() == (0, 0)
     assert host.cpu_name()
     assert host.process_age_ms() > 0
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = tmp_path / "user.slice" / "ours"
+    group.mkdir(parents=True)
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/user.slice/ours\n")
+    monkeypatch.setattr(host, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(host, "_OWN_CGROUP", str(tmp_path / "own"))
+    machine_mb = host.memory_mb()[0]
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text(f"{3 << 20}\n")
+    assert host.memory_mb()[0] == machine_mb
+    (group / "memory.max").write_text(f"{20 << 20}\n")
+    (group / "memory.current").write_text(f"{15 << 20}\n")
+    (group / "memory.stat").write_text(f"anon {9 << 20}\ninactive_file {4 << 20}\n")
+    assert host.memory_mb() == (20, 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tiny_wenet import TOKENS, tones, write_pack
+from tiny_wenet import tones, write_pack
 
 from edgevoice.audio.wav import write_wav
 from edgevoice.engines.recogniser import load_recogniser
@@ -145,8 +145,9 @@ def test_a_pack_in_integers_passes_through_and_cannot_be_anything_else(
     assert WENET.inspect(done).detail["quantised already"] == "model"
     converted, written = made(tmp_path / "c", lambda out: WENET.convert(done, out, job))
     assert written.notes == ("model.onnx is in integers already and stays as it is",)
+    assert written.scheme == "int8"
     kept = quantised(WENET, converted, tmp_path / "kept", "int8", job)
-    assert kept.notes == ("quantised already: kept, checked",)
+    assert (kept.notes, kept.scheme) == (("quantised already: kept, checked",), "int8")
     graph = (tmp_path / "kept" / "model.onnx").read_bytes()
     assert graph == (done / "model.int8.onnx").read_bytes()
     with pytest.raises(ArtifactError, match="quantised already, int4 cannot be made of it"):
@@ -217,11 +218,6 @@ def test_an_option_stands_in_for_the_metadata(source: Path, tmp_path: Path, job:
     wrong = Job(job.work, job.calibration, options={"chunk_size": "many"})
     with pytest.raises(ConfigError, match="chunk_size=many: a whole number is needed"):
         made(tmp_path / "no", lambda out: WENET.convert(source, out, wrong))
-
-
-def test_tokens_beside_the_space() -> None:
-    assert len(TOKENS) == 5
-    assert pack_search.distance("a b c".split(), "a x c d".split()) == 2
 
 
 @pytest.mark.parametrize("name", sorted(families.MODULES))

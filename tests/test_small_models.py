@@ -14,7 +14,7 @@ from edgevoice.errors import ArtifactError, ExportError
 from edgevoice.export import family as families
 from edgevoice.export import gates
 from edgevoice.export.calibration import Calibration
-from edgevoice.export.checks import end_of_turn, hearing, speaker, vad, wake_word
+from edgevoice.export.checks import costs, end_of_turn, recordings, speaker, vad, wake_word
 from edgevoice.export.families.pack_search import describe
 from edgevoice.export.families.silero_vad import keep_16_khz
 from edgevoice.export.families.wake_word import FILES
@@ -35,7 +35,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "PAIRS", 2)
+    monkeypatch.setattr(costs, "PAIRS", 2)
 
 
 @pytest.fixture
@@ -399,10 +399,10 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 
 
 def test_the_material_has_speech_pauses_and_noise(material: Path) -> None:
-    track = hearing.track(material)
-    assert np.array_equal(track, hearing.track(material))
+    track = recordings.track(material)
+    assert np.array_equal(track, recordings.track(material))
     assert np.abs(track).max() <= 1.5
     assert (track == 0).mean() > 0.1
-    plain = hearing.clips(material)[0].samples
-    difference = hearing.noisy(plain, 1) - plain
+    plain = recordings.speech(material)[0].samples
+    difference = recordings.noisy(plain, 1) - plain
     assert 10 * np.log10(np.mean(plain**2) / np.mean(difference**2)) == pytest.approx(10, abs=0.1)

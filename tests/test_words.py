@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voicebench.wer import edit_distance, normalize
 
-from edgevoice.export.words import normalise, word_errors
+from edgevoice.export.words import normalise, spelled, word_errors
 
 TEXT = st.text(alphabet="abAB '.,-!?é’\n", max_size=30)
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8)
@@ -42,3 +42,8 @@ def test_a_disagreement_bounds_the_change_of_the_error(
 )
 def test_other_scripts_and_signs(text: str, words: tuple[str, ...]) -> None:
     assert normalise(text) == words
+
+
+def test_figures_are_words() -> None:
+    assert spelled("Ten minutes to 42, then go.") == spelled("10 minutes to forty-two then Go!")
+    assert word_errors(spelled("one two three"), ()) == 3

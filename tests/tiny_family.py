@@ -25,7 +25,7 @@ from edgevoice.engines.smart_turn import load_smart_turn
 from edgevoice.errors import ArtifactError
 from edgevoice.export import family, pickles, safetensors_header
 from edgevoice.export.family import Family, Job, SourceFacts, Written
-from edgevoice.quant import int8
+from edgevoice.quant import float16, int8
 from edgevoice.quant.recipe import Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
 from edgevoice.settings import EndOfTurnSettings
@@ -128,7 +128,7 @@ def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Jo
     if scheme.method == "dynamic":
         int8.quantise(model, keep)
     else:
-        int8.halve_exact(model)
+        float16.store_exact(model)
     for tensor in model.graph.initializer:
         if tensor.name == "hidden_scale" and kind in ("zero", "nan"):
             values = numpy_helper.to_array(tensor).copy()

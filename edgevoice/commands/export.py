@@ -195,7 +195,7 @@ def _plan(parsed: argparse.Namespace) -> int:
         _print_json(summary.plan_json(made, *room))
     else:
         print("\n".join(summary.plan_lines(made, *room)))
-    plan.refuse_what_cannot_be(made, exporter.store)
+    plan.refuse_what_cannot_be(made, exporter.store, request.out)
     return EXIT_OK
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgevoice.engines.recogniser import load_end_of_turn
 from edgevoice.errors import ExportError
-from edgevoice.export.checks import hearing
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.settings import EndOfTurnSettings
@@ -47,8 +47,8 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "probability_difference": float(np.abs(first - second).mean()),
         "ended_share": float(ended.mean()),
         "turns": float(len(asked)),
-        "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **costs.speed(
             lambda: judges[0].probability(longest), lambda: judges[1].probability(longest)
         ),
     }
@@ -57,7 +57,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
 def turns(material: Path | None) -> Iterator[Float32]:
     """Yield each recording whole and cut off, plain or noisy, with the silence of a question."""
     silence = np.zeros(int(_SILENCE_S * SAMPLE_RATE_HZ), np.float32)
-    for number, clip in enumerate(hearing.clips(material)):
-        samples = hearing.noisy(clip.samples, number) if number % 2 else clip.samples
+    for number, clip in enumerate(recordings.speech(material)):
+        samples = recordings.noisy(clip.samples, number) if number % 2 else clip.samples
         yield np.concatenate([samples, silence])
         yield np.concatenate([samples[: int(_CUT * len(samples))], silence])

@@ -21,6 +21,7 @@ from edgevoice.engines.language_model import load_language_model
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.export import paired
 from edgevoice.export.calibration import Calibration, default_sentences
+from edgevoice.export.checks import costs, weights
 from edgevoice.export.gates import Figures
 from edgevoice.quant import divergence, drift
 from edgevoice.quant.divergence import Divergence, Scorer
@@ -60,7 +61,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ArtifactError: One of them cannot be loaded, or a weight is damaged; the line names it.
         ConfigError: The vocabularies differ, or an engine offers no scorer.
     """
-    weights = compare_weights(reference, candidate)
+    damage = compare_weights(reference, candidate)
     judged = compare_text(reference, candidate, held_out(material), threads, MOST_TOKENS)
     prefill, decode, load_s = compare_speed(reference, candidate, threads)
     return {
@@ -75,8 +76,8 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "decode_ratio": decode.median,
         "decode_ratio_low": decode.low,
         "decode_tokens_per_s": 1.0 / decode.second_s if decode.second_s else math.nan,
-        **weights,
-        "size_ratio": _size(candidate) / _size(reference),
+        **damage,
+        "size_ratio": costs.size_ratio(reference, candidate),
         "load_s": load_s,
     }
 
@@ -87,13 +88,21 @@ def held_out(material: Path | None) -> tuple[str, ...]:
 
 
 def compare_weights(reference: Path, candidate: Path) -> Figures:
-    """Look for damage in a GGUF beside its float GGUF; nothing for other formats.
+    """Look for damage that a text may not touch; nothing where the formats differ.
+
+    Returns:
+        ``weight_error_max`` of GGUF files; of ONNX, what
+        :func:`edgevoice.export.checks.weights.compare` says.
 
     Raises:
-        ArtifactError: A tensor is missing or damaged.
+        ArtifactError: A tensor of a GGUF file is missing or damaged.
+        MissingDependencyError: onnx is not installed.
     """
     described = [manifest.read(artifact) for artifact in (reference, candidate)]
-    if any(artifact.format != "gguf" for artifact in described):
+    formats = {artifact.format for artifact in described}
+    if formats == {"onnx"}:
+        return weights.compare(reference, candidate)
+    if formats != {"gguf"}:
         return {}
     first, second = (
         folder / artifact.file(".gguf").path
@@ -205,7 +214,3 @@ class _Runs:
 def _windows(tokens: Sequence[int]) -> list[Sequence[int]]:
     cut = [tokens[i : i + WINDOW_TOKENS] for i in range(0, len(tokens), WINDOW_TOKENS)]
     return [window for window in cut if len(window) > 1]
-
-
-def _size(artifact: Path) -> int:
-    return sum(file.size for file in manifest.read(artifact).files)

@@ -20,12 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice import manifest
 from edgevoice.engines.recogniser import load_unguarded
-from edgevoice.errors import MissingDependencyError
 from edgevoice.export import paired
 from edgevoice.export.calibration import Clip
-from edgevoice.export.checks import speech_material
+from edgevoice.export.checks import costs, recordings, weights
 from edgevoice.export.gates import Figures
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ
@@ -79,19 +77,20 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
     Args:
         reference: Float artifact.
         candidate: Made from it.
-        material: See :func:`edgevoice.export.checks.speech_material.clips`.
+        material: See :func:`edgevoice.export.checks.recordings.transcribed`.
         threads: Of one decode.
 
     Returns:
         What :meth:`Comparison.figures` says; ``rtf`` and ``reference_rtf`` (time over length of
         the audio), ``speed_ratio`` with its 95 % interval, ``size_ratio``, ``load_s`` and
-        ``reference_load_s``; ``clips``; what :func:`weight_excess` says.
+        ``reference_load_s``; ``clips``; what
+        :func:`edgevoice.export.checks.weights.compare` says.
 
     Raises:
         ArtifactError: One of the two cannot be loaded.
         ConfigError: ``material`` has nothing to measure with.
     """
-    clips = speech_material.clips(material)
+    clips = recordings.transcribed(material)
     settings = RecogniserSettings(threads=threads)
     started = time.perf_counter()
     first = load_unguarded(reference, settings)
@@ -99,7 +98,6 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
     second = load_unguarded(candidate, settings)
     loaded = time.perf_counter()
     found = compare(first, second, clips)
-    excess, compared = weight_excess(reference, candidate)
     timed = sample(clips, _TIMED_S)
     ratio = paired.compare(
         lambda: transcribe(first, timed), lambda: transcribe(second, timed), _PAIRS, warm_up=0
@@ -108,14 +106,11 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
     return {
         **found.figures(),
         "clips": float(len(clips)),
-        "weight_excess": excess,
-        "weights_compared": compared,
+        **weights.compare(reference, candidate),
         "rtf": ratio.second_s / seconds,
         "reference_rtf": ratio.first_s / seconds,
-        "speed_ratio": ratio.median,
-        "speed_ratio_low": ratio.low,
-        "speed_ratio_high": ratio.high,
-        "size_ratio": _size(candidate) / _size(reference),
+        **costs.ratio_figures("speed_ratio", ratio),
+        "size_ratio": costs.size_ratio(reference, candidate),
         "load_s": loaded - between,
         "reference_load_s": between - started,
     }
@@ -154,36 +149,8 @@ def sample(clips: Sequence[Clip], seconds: float) -> tuple[Clip, ...]:
     return tuple(ordered[step // 2 :: step])
 
 
-def weight_excess(reference: Path, candidate: Path) -> tuple[float, float]:
-    """Compare the weights of two artifacts, graph by graph.
-
-    Returns:
-        :attr:`edgevoice.quant.onnx_drift.Drift.excess` of the worst output column (0.0 where
-        nothing could be compared), and the share of float's weights that were compared.
-
-    Raises:
-        MissingDependencyError: onnx is not installed.
-    """
-    try:
-        from edgevoice.quant import onnx_drift
-    except ImportError as error:
-        raise MissingDependencyError(
-            "comparing weights needs onnx; pip install 'edgevoice[convert]'"
-        ) from error
-    return onnx_drift.worst(_graphs(reference), _graphs(candidate))
-
-
-def _graphs(folder: Path) -> list[Path]:
-    files = manifest.read(folder).files
-    return [folder / file.path for file in files if file.path.endswith(".onnx")]
-
-
 def _upper_end(more: np.ndarray, words: np.ndarray) -> float:
     """Return the upper end of the 95 % bootstrap interval of the points, recordings drawn anew."""
     drawn = np.random.default_rng(0).integers(0, len(words), size=(_DRAWS, len(words)))
     points = 100.0 * more[drawn].sum(axis=1) / words[drawn].sum(axis=1)
     return float(np.percentile(points, 97.5))
-
-
-def _size(folder: Path) -> int:
-    return sum(file.size for file in manifest.read(folder).files)

@@ -11,7 +11,7 @@ import sherpa_onnx
 from edgevoice import manifest
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.probe import ensure_loadable
-from edgevoice.export.checks import hearing
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 
@@ -26,14 +26,14 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
     for folder in (reference, candidate):
         ensure_loadable(folder, f"{__name__}:load")
     first, second = (load(folder, threads) for folder in (reference, candidate))
-    clips = [clip.samples for clip in hearing.clips(material)]
+    clips = [clip.samples for clip in recordings.speech(material)]
     cosines = [_cosine(embed(first, clip), embed(second, clip)) for clip in clips]
     longest = max(clips, key=len)
     return {
         "cosine": min(cosines),
         "cosine_mean": float(np.mean(cosines)),
-        "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(lambda: embed(first, longest), lambda: embed(second, longest)),
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **costs.speed(lambda: embed(first, longest), lambda: embed(second, longest)),
     }
 
 

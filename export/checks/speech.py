@@ -26,9 +26,9 @@ from edgevoice.engines import speech as engines
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, EdgevoiceError
 from edgevoice.export.calibration import Calibration, default_sentences
-from edgevoice.export.checks import sound
-from edgevoice.export.checks.words import errors, words
+from edgevoice.export.checks import costs, sound, weights
 from edgevoice.export.paired import PairedRatio, compare
+from edgevoice.export.words import spelled, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.settings import RecogniserSettings, SpeechSettings
 from edgevoice.stages import Recogniser, Speech
@@ -59,7 +59,10 @@ def measure(
         default_sentences("speech") if material is None else Calibration(material).sentences()
     )
     whisper = listener()
-    figures: dict[str, Any] = {"size_ratio": bytes_of(candidate) / bytes_of(reference)}
+    figures: dict[str, Any] = {
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **weights.compare(reference, candidate),
+    }
     runners = contenders(reference, candidate)
     speed: dict[str, dict[int, PairedRatio]] = {}
     own: dict[str, float] = {}
@@ -75,7 +78,7 @@ def measure(
     winner = _faster(candidate, runners, sentences, own)
     for count, ratio in speed[winner].items():
         name = "speed_ratio" if count == 1 else f"speed_ratio_{count}"
-        figures |= {name: ratio.median, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
+        figures |= costs.ratio_figures(name, ratio)
     begun = time.perf_counter()
     pair = Pair.load(reference, candidate, winner, threads)
     figures["load_s"] = time.perf_counter() - begun - pair.reference_load_s
@@ -106,10 +109,10 @@ def quality(said: Said, listener: Recogniser) -> dict[str, float]:
     wrong = [0, 0]
     total = 0
     for text, *pair in zip(said.sentences, said.first, said.second, strict=True):
-        wanted = words(text)
+        wanted = spelled(text)
         total += len(wanted)
         for side, samples in enumerate(pair):
-            wrong[side] += errors(wanted, words(_heard(listener, samples, said.rate_hz)))
+            wrong[side] += word_errors(wanted, spelled(_heard(listener, samples, said.rate_hz)))
         first, second = pair
         clipped.append(sound.clipped_share(second) - sound.clipped_share(first))
         if not len(first):
@@ -237,8 +240,3 @@ def _heard(listener: Recogniser, samples: Float32, rate_hz: int) -> str:
     listener.reset()
     listener.accept(resample(samples, rate_hz, SAMPLE_RATE_HZ))
     return listener.conclude().text
-
-
-def bytes_of(folder: Path) -> int:
-    """Return the size of an artifact's files."""
-    return sum(f.size for f in manifest.read(folder).files)

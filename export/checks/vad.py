@@ -8,7 +8,7 @@ import numpy as np
 
 from edgevoice.engines.silero_vad import SileroVadModel, load_vad
 from edgevoice.errors import ExportError
-from edgevoice.export.checks import hearing
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.settings import VadSettings
@@ -29,7 +29,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ExportError: The reference hears no speech in it, or nothing else.
     """
     del threads  # sherpa-onnx's VAD runs on one
-    sound = hearing.track(material)
+    sound = recordings.track(material)
     models = [load_vad(folder, VadSettings()) for folder in (reference, candidate)]
     first, second = (_decisions(model, sound) for model in models)
     share = float(first.mean())
@@ -47,8 +47,8 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "silence_agreement": float(alike[~first].mean()),
         "speech_share": share,
         "windows": float(len(first)),
-        "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(lambda: streams[0].accept(timed), lambda: streams[1].accept(timed)),
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **costs.speed(lambda: streams[0].accept(timed), lambda: streams[1].accept(timed)),
     }
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgevoice.engines.ort import open_session
-from edgevoice.export.checks import hearing
+from edgevoice.export.checks import costs, recordings
 from edgevoice.export.families.wake_word import FILES
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
@@ -64,7 +64,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ConfigError: ``material`` has no recordings.
     """
     first, second = (Listener(folder, threads) for folder in (reference, candidate))
-    sound = hearing.track(material)
+    sound = recordings.track(material)
     one, two = first.embeddings(sound), second.embeddings(sound)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     cosines = (one * two).sum(axis=1) / np.maximum(norms, 1e-9)
@@ -74,6 +74,6 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         "agreement": float(((a >= _FIRES) == (b >= _FIRES)).mean()),
         "score_difference": float(np.abs(a - b).max()),
         "embedding_cosine": float(cosines.mean()),
-        "size_ratio": hearing.size_ratio(reference, candidate),
-        **hearing.speed(lambda: first.scores(timed), lambda: second.scores(timed)),
+        "size_ratio": costs.size_ratio(reference, candidate),
+        **costs.speed(lambda: first.scores(timed), lambda: second.scores(timed)),
     }

@@ -167,7 +167,7 @@ def _check_extractor(source: Path) -> None:
         raise ArtifactError(f"{path}: sampling_rate is {rate_hz}, {_SAMPLE_RATE_HZ} is needed")
 
 
-# Stored as float16, since onnx_schemes rounds products alone: 9 of wav2vec2-base's 95 million
+# Stored as float16, since treatments round products alone: 9 of wav2vec2-base's 95 million
 # weights are in convolutions.
 _HALVED = (
     Override("model.onnx:*[cC]onv*", "fp16", "no integer product multiplies convolutions here"),

@@ -18,8 +18,10 @@ from edgevoice.export.calibration import Calibration
 from edgevoice.export.families import sherpa_pack
 from edgevoice.export.families.pack_layout import TOKENS, Layout, Part
 from edgevoice.export.families.sherpa_pack import Pack
-from edgevoice.export.family import Job, SourceFacts, Written
+from edgevoice.export.family import AS_IS, Job, SourceFacts, Written
 from edgevoice.export.prepare import Prepared
+from edgevoice.quant.recipe import Recipe
+from edgevoice.quant.scheme import Scheme
 
 TOKENIZER = "tokenizer.bin"
 _PACK = Pack(
@@ -95,7 +97,16 @@ def _inspect(source: Path) -> SourceFacts:
 
 
 def _convert(source: Path, out: Path, job: Job) -> Written:
-    return _PLAIN.convert(_with_tokens(source, job.work), out, job)
+    return _labelled(_PLAIN.convert(_with_tokens(source, job.work), out, job))
+
+
+def _quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Job) -> Written:
+    return _labelled(_PLAIN.quantise(reference, scheme, recipe, out, job))
+
+
+def _labelled(written: Written) -> Written:
+    # The makers publish nothing but int8 in onnxruntime's own format.
+    return dataclasses.replace(written, scheme="int8") if written.scheme == AS_IS else written
 
 
 def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> Prepared:
@@ -110,9 +121,14 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> Prepared:
         raise ConfigError(unknown("option of a Moonshine pack", min(options), ()))
     with tempfile.TemporaryDirectory() as work:
         written = _convert(fetched, out, Job(Path(work), Calibration()))
-    return Prepared("onnx", "int8", written.engine)
+    return Prepared("onnx", written.scheme or "fp32", written.engine)
 
 
 FAMILY = dataclasses.replace(
-    _PLAIN, recognises=_recognises, inspect=_inspect, convert=_convert, licence="MIT"
+    _PLAIN,
+    recognises=_recognises,
+    inspect=_inspect,
+    convert=_convert,
+    quantise=_quantise,
+    licence="MIT",
 )

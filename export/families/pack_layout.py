@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 
 from edgevoice.errors import ArtifactError
-from edgevoice.quant.onnx_schemes import is_quantised
+from edgevoice.quant.tensors import integer_operators
 
 TOKENS = "tokens.txt"
 BLANKS = ("<blk>", "<blank>", "<eps>")
@@ -85,21 +85,6 @@ def files(folder: Path, layout: Layout) -> dict[str, Path]:
             )
         found[part.role] = plain[0]
     return found
-
-
-def load(path: Path) -> onnx.ModelProto:
-    """Read a graph, its weights included.
-
-    Raises:
-        ArtifactError: It is truncated or not ONNX, or a weight lies in a file that is missing.
-    """
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's and onnx's own classes derive from Exception alone
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise ArtifactError(f"{path} is not a whole ONNX model: {reason[:160]}") from error
-    return model
 
 
 def check_metadata(part: Part, metadata: Mapping[str, str], path: Path) -> None:
@@ -184,7 +169,7 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
 
 def quantised(models: Mapping[str, onnx.ModelProto]) -> tuple[str, ...]:
     """Return the roles whose weights are in integers already."""
-    return tuple(role for role, model in models.items() if is_quantised(model))
+    return tuple(role for role, model in models.items() if integer_operators(model))
 
 
 def _reads(key: str, value: str) -> bool:

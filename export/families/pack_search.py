@@ -22,7 +22,10 @@ import onnx
 from edgevoice import manifest
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.export.calibration import Clip
+from edgevoice.export.checks import recogniser
+from edgevoice.export.checks.recogniser import Words
 from edgevoice.export.family import Job
+from edgevoice.export.words import word_errors
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.settings import RecogniserSettings
@@ -60,7 +63,7 @@ def search(
     """
     clips = job.calibration.clips()
 
-    def heard(trial: Recipe) -> list[list[str]]:
+    def heard(trial: Recipe) -> tuple[Words, ...]:
         with tempfile.TemporaryDirectory(dir=job.work) as made:
             folder = Path(made) / "trial"
             folder.mkdir()
@@ -73,7 +76,7 @@ def search(
     words = max(1, sum(map(len, said)))
 
     def lost(trial: Recipe) -> int:
-        return sum(map(distance, said, heard(trial)))
+        return sum(map(word_errors, said, heard(trial)))
 
     least = lost(recipe)
     notes = [f"all in int8: {least} of {words} words differ from float's"]
@@ -126,29 +129,13 @@ def grouped(
     return joined
 
 
-def transcribe(folder: Path, clips: Sequence[Clip], threads: int) -> list[list[str]]:
+def transcribe(folder: Path, clips: Sequence[Clip], threads: int) -> tuple[Words, ...]:
     """Return the words that the runtime's engine writes for each clip."""
     model = load_recogniser(folder, RecogniserSettings(threads=threads))
-    heard = []
-    for clip in clips:
-        recogniser = model.open()
-        recogniser.accept(clip.samples)
-        heard.append(recogniser.conclude().text.lower().split())
-    model.close()
-    return heard
-
-
-def distance(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the least number of words put in, left out or changed (Levenshtein)."""
-    row = list(range(len(second) + 1))
-    for number, word in enumerate(first, 1):
-        before, row[0] = row[0], number
-        for place, other in enumerate(second, 1):
-            before, row[place] = (
-                row[place],
-                min(row[place] + 1, row[place - 1] + 1, before + (word != other)),
-            )
-    return row[-1]
+    try:
+        return recogniser.transcribe(model, clips)
+    finally:
+        model.close()
 
 
 def describe(folder: Path, family: str, engine: Mapping[str, Any]) -> None:

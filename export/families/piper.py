@@ -147,8 +147,10 @@ def _assemble(
     """Write every file of the artifact; ``write`` makes its graph of the source's."""
     import onnx
 
+    from edgevoice.export.onnx_graph import load
+
     graph, settings = piper_voice.read(source)
-    model = voice_graphs.load(graph)
+    model = load(graph)
     halves = piper_voice.measure_halves(model, settings)
     target = out / graph.name
     choices = write(graph, target)

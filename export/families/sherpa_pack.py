@@ -21,12 +21,12 @@ import onnx
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.export.families import pack_layout, pack_search
 from edgevoice.export.families.pack_layout import KEPT, TOKENS, Layout
-from edgevoice.export.family import Family, Job, SourceFacts, Written
-from edgevoice.export.onnx_graph import save
-from edgevoice.quant import float16, onnx_schemes
-from edgevoice.quant.recipe import KEEP, Override, Recipe, TensorChoice
+from edgevoice.export.family import AS_IS, Family, Job, SourceFacts, Written
+from edgevoice.export.onnx_graph import load, save
+from edgevoice.quant import float16, treatments
+from edgevoice.quant.recipe import HALF, KEEP, Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
-from edgevoice.quant.tensors import choices, require_finite
+from edgevoice.quant.tensors import choices, require_finite, rounded_to
 
 SCHEMES = ("fp32", "fp16", "int8", "int8-mixed", "int8-weights", "int4", "int4-asymmetric")
 CHECKER = "edgevoice.export.checks.recogniser:measure"
@@ -120,7 +120,8 @@ def _convert(pack: Pack, source: Path, out: Path, job: Job) -> Written:
     integers = pack_layout.quantised(models)
     said = [f"{role}.onnx is in integers already and stays as it is" for role in integers]
     said += [f"{r}{p.suffix} passes through unread" for r, p in found.items() if r not in models]
-    return Written(_engine(pack, models, job), _choices(models), tuple(said))
+    scheme = _kept_scheme(found, models)
+    return Written(_engine(pack, models, job), _choices(models), tuple(said), scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ class _Quantiser:
                 )
             for role, path in found.items():
                 shutil.copyfile(path, out / f"{role}{path.suffix}")
-            return Written(engine, _choices(models), ("quantised already: kept, checked",))
+            said = ("quantised already: kept, checked",)
+            return Written(engine, _choices(models), said, _kept_scheme(found, models))
         notes: list[str] = []
         if scheme.options.get("mixed"):
             found_best = pack_search.search(
@@ -167,12 +169,13 @@ class _Quantiser:
 def _write(folder: Path, recipe: Recipe, out: Path, scheme: str) -> tuple[TensorChoice, ...]:
     written: list[TensorChoice] = []
     for path in sorted(folder.glob("*.onnx")):
-        model = pack_layout.load(path)
+        model = load(path)
 
-        def treatment(tensor: str, file: str = path.name) -> str:
-            return recipe.treatment(f"{file}:{tensor}", scheme)
-
-        onnx_schemes.write(model, treatment)
+        chosen = treatments.choose(model, recipe, scheme, path.name)
+        treatments.round_products(model, chosen)
+        float16.store(model, [escape(n) for n in _names(model) if chosen.get(n) != HALF])
+        if set(chosen.values()) != {KEEP}:
+            float16.store_exact(model)  # it costs nothing
         save(model, out / path.name)
         written += choices(model, path.name)
     return tuple(written)
@@ -182,13 +185,16 @@ def _store_rest(folder: Path, recipe: Recipe) -> tuple[TensorChoice, ...]:
     """Store as float16 what no product multiplies (convolutions); what is kept stays float32."""
     written: list[TensorChoice] = []
     for path in sorted(folder.glob("*.onnx")):
-        model = pack_layout.load(path)
-        names = [tensor.name for tensor in model.graph.initializer]
-        keep = [n for n in names if recipe.treatment(f"{path.name}:{n}", "") == KEEP]
+        model = load(path)
+        keep = [n for n in _names(model) if recipe.treatment(f"{path.name}:{n}", "") == KEEP]
         float16.store(model, [escape(name) for name in keep])
         save(model, path)
         written += choices(model, path.name)
     return tuple(written)
+
+
+def _names(model: onnx.ModelProto) -> list[str]:
+    return [tensor.name for tensor in model.graph.initializer]
 
 
 def _describe(pack: Pack, engine: Mapping[str, Any], reference: Path, folder: Path) -> None:
@@ -206,7 +212,7 @@ def _models(pack: Pack, found: Mapping[str, Path], tokens: int) -> dict[str, onn
             if path.open("rb").read(8)[4:] != _ORT_MAGIC:
                 raise ArtifactError(f"{path} is not in onnxruntime's format; fetch it again")
             continue
-        models[part.role] = pack_layout.load(path)
+        models[part.role] = load(path)
         pack_layout.check_metadata(part, pack_layout.metadata_of(models[part.role]), path)
         if tokens and part.role == pack.layout.scores:
             pack_layout.check_scores(models[part.role], tokens, path)
@@ -239,6 +245,13 @@ def whole_numbers(
         if value.isdigit():
             found[name] = int(value)
     return found
+
+
+def _kept_scheme(found: Mapping[str, Path], models: Mapping[str, onnx.ModelProto]) -> str:
+    """Return what a pack that passes through is written in, "" for float."""
+    if len(models) < len(found):
+        return AS_IS
+    return rounded_to(_choices(models)) if pack_layout.quantised(models) else ""
 
 
 def _choices(models: Mapping[str, onnx.ModelProto]) -> tuple[TensorChoice, ...]:

@@ -19,13 +19,12 @@ from typing import Any
 import onnx
 
 from edgevoice.errors import ArtifactError
-from edgevoice.export.families.pack_layout import load
 from edgevoice.export.family import Family, Job, SourceFacts, Written
-from edgevoice.export.onnx_graph import save
-from edgevoice.quant import float16, onnx_schemes
+from edgevoice.export.onnx_graph import load, save
+from edgevoice.quant import dynamic_int8, float16
 from edgevoice.quant.recipe import KEEP, Override, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
-from edgevoice.quant.tensors import choices, require_finite
+from edgevoice.quant.tensors import choices, integer_operators, require_finite, rounded_to
 
 SCHEMES = ("fp32", "fp16", "int8")
 
@@ -118,7 +117,7 @@ def _recognises(single: Single, source: Path) -> bool:
 def _inspect(single: Single, source: Path) -> SourceFacts:
     models = _models(single, source)
     size = sum(path.stat().st_size for path, _ in models.values())
-    integers = [name for name, (_, model) in models.items() if onnx_schemes.is_quantised(model)]
+    integers = [name for name, (_, model) in models.items() if integer_operators(model)]
     return SourceFacts(
         title=", ".join(path.name for path, _ in models.values()),
         parameters=sum(c.elements for _, model in models.values() for c in choices(model)),
@@ -147,7 +146,7 @@ class _Quantiser:
         models: dict[str, onnx.ModelProto] = {}
         notes: list[str] = []
         for name, (path, model) in _models(self.single, reference).items():
-            if onnx_schemes.is_quantised(model):
+            if integer_operators(model):
                 if scheme.name != "int8":
                     raise ArtifactError(
                         f"{name} is quantised already, {scheme.name} cannot be made of it; "
@@ -171,28 +170,15 @@ class _Quantiser:
 
 def _in_bytes(model: onnx.ModelProto, keep: list[str], work: Path) -> onnx.ModelProto:
     """Let onnxruntime quantise what it can; it reads and writes files."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     before, after = work / "float.onnx", work / "int8.onnx"
     users = {i: node.name for node in model.graph.node for i in node.input}
     try:
         save(model, before)
-        quantize_dynamic(
-            before,
-            after,
-            # A convolution's signed weights have no kernel in onnxruntime's CPU provider.
-            weight_type=QuantType.QUInt8 if _convolves(model) else QuantType.QInt8,
-            per_channel=False,
-            nodes_to_exclude=[users[name] for name in keep if name in users],
-        )
+        dynamic_int8.write_stock(before, after, [users[name] for name in keep if name in users])
         return onnx.load(str(after))
     finally:
         before.unlink(missing_ok=True)
         after.unlink(missing_ok=True)
-
-
-def _convolves(model: onnx.ModelProto) -> bool:
-    return any(node.op_type == "Conv" for node in model.graph.node)
 
 
 def _written(
@@ -201,7 +187,9 @@ def _written(
     tensors: tuple[TensorChoice, ...] = tuple(
         choice for name, model in models.items() for choice in choices(model, name)
     )
-    return Written(single.engine(models[single.files[-1]]), tensors, notes)
+    integers = any(integer_operators(model) for model in models.values())
+    scheme = rounded_to(tensors) if integers else ""
+    return Written(single.engine(models[single.files[-1]]), tensors, notes, scheme)
 
 
 def input_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.export.family import Job
-from edgevoice.quant.recipe import Recipe, TensorChoice
+from edgevoice.quant.recipe import HALF, KEEP, Recipe, TensorChoice
 from edgevoice.quant.scheme import Scheme
 
 SCHEMES = ("fp32", "fp16", "int8", "int8-mixed", "int8-static")
@@ -23,10 +23,6 @@ OPTIONS: Mapping[str, str] = {
 }
 _PRODUCTS = ("edgevoice", "onnxruntime")
 _SENTENCES = 12
-_INTEGER_OPERATORS = frozenset(
-    ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
-     "DynamicQuantizeLSTM", "QLinearConv", "QuantizeLinear", "MatMulNBits")
-)  # fmt: skip
 
 Feeds = Callable[[], Sequence[Mapping[str, Any]]]
 
@@ -46,8 +42,6 @@ def write(
     import onnx
 
     from edgevoice.quant import dynamic_int8, float16, static_int8, tensors
-    from edgevoice.quant.dynamic_int8 import HALF
-    from edgevoice.quant.recipe import KEEP
 
     rest = HALF if scheme.options.get("mixed") or scheme.method == "static" else KEEP
     try:
@@ -84,32 +78,17 @@ def calibration_sentences(job: Job) -> Sequence[str]:
     return job.calibration.sentences()[: int(wanted)]
 
 
-def load(path: Path) -> Any:
-    """Return the model at ``path``, which has to be whole.
-
-    Raises:
-        ArtifactError: It is truncated, or no ONNX model.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ArtifactError(f"{path}: not a whole ONNX model: {reason}") from error
-    return model
-
-
 def load_float(path: Path) -> Any:
     """Return the model at ``path``, which has to be whole and in float.
 
     Raises:
         ArtifactError: It is truncated, no ONNX model, or quantised already.
     """
+    from edgevoice.export.onnx_graph import load
+    from edgevoice.quant.tensors import integer_operators
+
     model = load(path)
-    integer = sorted(_INTEGER_OPERATORS & {node.op_type for node in model.graph.node})
-    if integer:
+    if integer := integer_operators(model):
         raise ArtifactError(
             f"{path} is quantised already (it has {integer[0]}); an export begins with float "
             "weights, `edgevoice models pull` takes finished artifacts"

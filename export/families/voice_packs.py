@@ -106,6 +106,8 @@ class PackLayout:
         self, reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Job
     ) -> Written:
         """Write every graph of the pack in ``scheme``; all else is copied."""
+        from edgevoice.export.onnx_graph import load
+
         graphs = self.find(reference)
         _copy(reference, out, tuple(path.name for path in graphs))
         choices: list[TensorChoice] = []
@@ -113,7 +115,7 @@ class PackLayout:
             choices += voice_graphs.write(
                 path, out / path.name, scheme, recipe, job, feeds=lambda: ()
             )
-        known = {p.key: p.value for p in voice_graphs.load(graphs[0]).metadata_props}
+        known = {p.key: p.value for p in load(graphs[0]).metadata_props}
         return Written(_engine_table(known), tuple(choices))
 
 

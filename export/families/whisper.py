@@ -105,12 +105,12 @@ def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Jo
     import onnx
 
     from edgevoice.export import onnx_graph
-    from edgevoice.quant import products, tensors
+    from edgevoice.quant import tensors
 
     choices: list[TensorChoice] = []
     for part in whisper_artifact.PARTS:
         model = onnx.load(str(reference / whisper_artifact.file_name(part, "fp32")))
-        products.rewrite(model, scheme, recipe)
+        whisper_artifact.write_scheme(model, scheme, recipe)
         path = out / whisper_artifact.file_name(part, scheme.name)
         onnx_graph.save(model, path)
         choices += tensors.choices(model, path.name)

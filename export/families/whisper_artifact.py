@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgevoice.errors import ConfigError, MissingDependencyError, unknown
 from edgevoice.quant.recipe import KEEP, Override, Recipe
-from edgevoice.quant.scheme import find
+from edgevoice.quant.scheme import Scheme, find
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +85,6 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
         raise ConfigError(unknown("scheme of a Whisper model", name, SCHEMES))
     try:
         from edgevoice.export import onnx_graph
-        from edgevoice.quant import products
     except ImportError as error:
         raise MissingDependencyError(
             "converting Whisper needs onnx; `pip install 'edgevoice[convert]'`"
@@ -94,7 +93,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
     scheme, recipe = find(name), RECIPES.get(name, Recipe())
     weights = read(fetched)
     for part, model in float_graphs(weights):
-        products.rewrite(model, scheme, recipe)
+        write_scheme(model, scheme, recipe)
         onnx_graph.save(model, out / file_name(part, name))
     write_tokens(weights, out)
     return PreparedWhisper(
@@ -103,6 +102,23 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
         engine=engine_facts(weights),
         checks={"int8_keeps_float": list(INT8_KEEPS)} if name == "int8" else {},
     )
+
+
+def write_scheme(model: onnx.ModelProto, scheme: Scheme, recipe: Recipe) -> None:
+    """Rewrite ``model`` in place: products as ``recipe`` and ``scheme`` say, the rest as float16.
+
+    ``fp32`` leaves everything as it is.
+
+    Raises:
+        ConfigError: The recipe names a treatment that there is not.
+    """
+    from edgevoice.quant import float16, treatments
+
+    if scheme.method == "float":
+        return
+    treatments.round_products(model, treatments.choose(model, recipe, scheme.name))
+    # The scales of int8 columns are read as they are: one serves a whole column.
+    float16.store(model, keep=("*_scale",))
 
 
 def read(source: Path, allow_pickle: bool = False) -> Weights:

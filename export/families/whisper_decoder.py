@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edgevoice.export.families.whisper_layers import LAYER_NORM_EPSILON, Layers
 from edgevoice.export.families.whisper_silence import silence_bias
 from edgevoice.export.families.whisper_weights import Weights
-from edgevoice.export.onnx_graph import CONTRIB, Graph
+from edgevoice.export.onnx_graph import Graph
+from edgevoice.quant.onnx_nodes import CONTRIB
 
 
 def decoder(weights: Weights) -> onnx.ModelProto:

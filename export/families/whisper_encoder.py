@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edgevoice.export.families.whisper_layers import Layers
 from edgevoice.export.families.whisper_silence import distant_silence
 from edgevoice.export.families.whisper_weights import Sizes, Weights
-from edgevoice.export.onnx_graph import CONTRIB, Graph
+from edgevoice.export.onnx_graph import Graph
+from edgevoice.quant.onnx_nodes import CONTRIB
 
 SILENT_LOG_MEL = -1.5  # (log10(1e-10) + 4) / 4: Whisper's log-mel of digital silence
 
