@@ -40,7 +40,7 @@ SUBJECTS = {
     "cascade": [sys.executable, str(Path(__file__).with_name("cascade.py")), "--port", "0"],
 }
 RATE_HZ = 16_000
-ANSWER_TIMEOUT_MS = 6000.0
+ANSWER_TIMEOUT_MS = 4500.0
 INTERRUPT_AFTER_MS = 1500.0
 MAX_STOP_MS = 300.0
 

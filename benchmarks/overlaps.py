@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from call import Call, Note
+from call import Call, Chunk, Note
 from disturbances import Disturbance
 from recordings import INTERRUPTIONS, LONG_ANSWERS, VOICES, librivox, speak
 
@@ -231,33 +231,39 @@ def _quieter_after_ms(track: Int16, onset_ms: float) -> float | None:
 
 
 def _whole(call: Call, resumed: Note) -> bool | None:
-    """Say whether the sound behind a hold goes on within what came before; None: not to be told."""
+    """Say whether the sound behind a hold goes on within what came before; None: not to be told.
+
+    The hold is one of the gaps around the word of it: a busy machine makes others.
+    """
     chunks = list(call.chunks)
     gaps = [
-        (chunks[i].came_ms - chunks[i - 1].came_ms, i)
+        i
         for i in range(1, len(chunks))
         if resumed.at_ms - 400.0 <= chunks[i].came_ms <= resumed.at_ms + 600.0
+        and chunks[i].came_ms - chunks[i - 1].came_ms > 80.0
     ]
-    if not gaps or max(gaps)[0] < 100.0:
-        return None
-    place = max(gaps)[1]
-    before = np.concatenate([c.samples for c in chunks[:place]])[-3 * SAMPLE_RATE_HZ :]
-    behind = np.concatenate([c.samples for c in chunks[place:]])
-    # The last milliseconds before a hold are faded, the first behind it may be.
-    before = before[: -ms_to_samples(10)].astype(np.float64)
-    behind = behind[ms_to_samples(10) :].astype(np.float64)
+    said_again = [_says_again(chunks[:place], chunks[place:]) for place in gaps]
+    return True if True in said_again else next(iter(said_again), None)
+
+
+def _says_again(earlier: Sequence[Chunk], later: Sequence[Chunk]) -> bool | None:
+    before = np.concatenate([c.samples for c in earlier])[-3 * SAMPLE_RATE_HZ :].astype(np.float64)
+    behind = np.concatenate([c.samples for c in later]).astype(np.float64)
     size = ms_to_samples(60)
+    if before.size < size:
+        return None
     energies = np.convolve(before**2, np.ones(size), "valid")
+    found: bool | None = None
     # The gain may have changed within the word that is said again: one piece of it is enough.
     for begin in range(0, ms_to_samples(300), ms_to_samples(30)):
         part = behind[begin : begin + size]
-        if part.size < size or before.size < size or np.abs(part).max() < 300:
-            continue
-        products = np.correlate(before, part, "valid")
-        likeness = products / np.sqrt(np.maximum(energies, 1.0) * (part**2).sum())
-        if likeness.max() > 0.95:
-            return True
-    return False if np.abs(behind[: ms_to_samples(200)]).max() >= 100 else None
+        if part.size == size and np.abs(part).max() >= 300:
+            products = np.correlate(before, part, "valid")
+            likeness = products / np.sqrt(np.maximum(energies, 1.0) * (part**2).sum())
+            if likeness.max() > 0.95:
+                return True
+            found = False
+    return found
 
 
 def _percentile(values: Sequence[float], share: float) -> int | None:
