@@ -1,8 +1,10 @@
 """What both sound ports owe a conversation, each tried on a real PulseAudio server."""
 
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from edgevoice.frames import Int16
 from edgevoice.stages import Sink, Source
 
 pytestmark = pytest.mark.pulse
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,14 @@ FORMATS = [("pulse", None), *(("pyaudio", f) for f in [(16_000, 1), (44_100, 2),
 
 
 @pytest.fixture(params=BOTH)
-def ports(request: pytest.FixtureRequest) -> Ports:
-    return BOTH[request.param]
+def port(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def ports(port: str) -> Ports:
+    return BOTH[port]
 
 
 @pytest.fixture(params=FORMATS, ids=str)
@@ -58,6 +67,25 @@ def ports_in_every_format(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 def pitch_hz(samples: Int16) -> float:
     spectrum = np.abs(np.fft.rfft(samples.astype(float)))
     return float(np.argmax(spectrum)) * 16_000 / len(samples)
+
+
+def outlive_the_server(port: str, started: Connection) -> None:
+    """Run in a child process: what both ports owe after the server's death."""
+    ports = BOTH[port]
+    source, sink = ports.source(ports.default), ports.sink(ports.default)
+    source.start()
+    sink.start()
+    sink.write(tone(5.0))
+    started.send("started")
+    assert ports.source_gone in str(error_within(20, lambda: source.read(0.1)))
+    with pytest.raises(EOFError):
+        source.read(0.1)
+    assert ports.sink_gone in str(error_within(5, lambda: sink.write(tone(0.01))))
+    assert sink.pending_samples() == 0
+    began = time.monotonic()
+    source.stop()
+    sink.stop()
+    assert time.monotonic() - began < 10
 
 
 def test_the_microphone_hears_the_room(
@@ -125,20 +153,14 @@ def test_clear_silences_the_speaker_at_once(pulse_server: PulseServer, ports: Po
         assert sink.played_samples() / 16 == pytest.approx(said_ms, abs=10)
 
 
-def test_a_server_that_dies_is_one_error_and_no_hang(
-    pulse_server: PulseServer, ports: Ports
-) -> None:
-    source, sink = ports.source(ports.default), ports.sink(ports.default)
-    source.start()
-    sink.start()
-    sink.write(tone(5.0))
+def test_a_server_that_dies_is_one_error_and_no_hang(pulse_server: PulseServer, port: str) -> None:
+    # In a process of its own: PortAudio's thread may spin until its process ends.
+    started, tell = SPAWN.Pipe(duplex=False)
+    child = SPAWN.Process(target=outlive_the_server, args=(port, tell))
+    child.start()
+    tell.close()
+    started.recv()
     pulse_server.kill()
-    assert ports.source_gone in str(error_within(5, lambda: source.read(0.1)))
-    with pytest.raises(EOFError):
-        source.read(0.1)
-    assert ports.sink_gone in str(error_within(5, lambda: sink.write(tone(0.01))))
-    assert sink.pending_samples() == 0
-    began = time.monotonic()
-    source.stop()
-    sink.stop()
-    assert time.monotonic() - began < 5
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0

@@ -7,6 +7,8 @@ that a device is gone. Leaves finding devices to :mod:`edgevoice.audio.portaudio
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 import time
 from typing import Any
 
@@ -33,6 +35,11 @@ _BLOCK_MS = 20
 # a sound server that is gone (PortAudio reports neither).
 _LOST_AFTER_NS = 1_000_000_000
 _LONGEST_LATENCY_S = 1.0
+# Closing takes some 10 ms. PortAudio joins its own thread, which after the death of a sound
+# server may spin in an error that it never leaves.
+_CLOSE_WITHIN_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 class _Stream:
@@ -99,14 +106,34 @@ class _Stream:
         return float(self._stream.get_output_latency()) if self._stream is not None else 0.0
 
     def close(self) -> None:
-        if self._stream is not None:
-            # A stream whose server has died refuses to stop, and is closed all the same.
-            with contextlib.suppress(OSError):
-                self._stream.close()
-            self._stream = None
-        if self._portaudio is not None:
-            self._portaudio.terminate()
-            self._portaudio = None
+        """Let go of the device, or of PortAudio where that does not let go of the device.
+
+        In a thread, since no signal reaches one that waits in PortAudio. A stream that cannot
+        be closed keeps PortAudio started, and a core busy, until the process ends.
+        """
+        stream, portaudio = self._stream, self._portaudio
+        self._stream = self._portaudio = None
+        if portaudio is None:
+            return
+        closing = threading.Thread(target=_close, args=(stream, portaudio), daemon=True)
+        closing.start()
+        with quiet_stderr():  # which that error fills with 100 MB in these 2 s
+            closing.join(_CLOSE_WITHIN_S)
+        if closing.is_alive():
+            _log.warning(
+                "PortAudio does not let go of the %s device %r; the program has to be started "
+                "again before it can be used",
+                self._direction,
+                self._format.name if self._format else self._device,
+            )
+
+
+def _close(stream: Any, portaudio: Any) -> None:
+    if stream is not None:
+        # A stream whose server has died refuses to stop, and is closed all the same.
+        with contextlib.suppress(OSError):
+            stream.close()
+    portaudio.terminate()
 
 
 class PyAudioSource:
