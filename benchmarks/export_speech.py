@@ -98,15 +98,20 @@ def row(
             ratio = speech.timed(pair.reference, pair.candidate, sentences)
             speeds[f"{runner} {threads}"] = [ratio.median, ratio.low, ratio.high]
     said = speech.Pair.load(reference, candidate, runners[0], 2).said(sentences)
-    size = speech.bytes_of(candidate)
+    sizes = [graph_bytes(folder) for folder in (candidate, reference)]
     return {
         "voice": name,
         "scheme": label,
-        "bytes": size,
-        "size_ratio": size / speech.bytes_of(reference),
+        "bytes": sizes[0],
+        "size_ratio": sizes[0] / sizes[1],
         "speed": speeds,
         **speech.quality(said, listener),
     }
+
+
+def graph_bytes(folder: Path) -> int:
+    """Return the size of the whole graph, without the parts that an engine cut it into."""
+    return sum(path.stat().st_size for path in folder.glob("*.onnx"))
 
 
 def describe(family: Family, scheme: str, folder: Path, written: Written) -> None:

@@ -73,6 +73,8 @@ def write_stock(
             str(target),
             weight_type=QuantType.QUInt8 if convolves else QuantType.QInt8,
             nodes_to_exclude=list(keep_nodes),
+            # What onnxruntime takes a tensor for whose type it cannot infer (Kokoro has such).
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     return tensors.choices(onnx.load(str(target)))
 

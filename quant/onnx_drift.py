@@ -41,8 +41,9 @@ class Drift:
         name: In the float graph.
         elements: Number of weights.
         error: Norm of the difference over the norm of the float weights.
-        excess: Of the output column where it is largest: the norm of the difference over what
-            rounding the column's own range to as many bits makes.
+        excess: Of the output column where it is largest, or of the block of a column where those
+            have scales of their own: the norm of the difference over what rounding its own range
+            to as many bits makes.
     """
 
     name: str
@@ -99,11 +100,12 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
             wanted = np.pad(wanted, ((0, 0), (0, max(0, got.shape[1] - wanted.shape[1]))))
         if wanted.ndim < 2 or wanted.shape != got.shape or not wanted.any():
             continue
-        wrong = np.asarray(np.sum(np.square(got - wanted), axis=0, dtype=np.float64))
-        largest = np.asarray(np.abs(wanted).max(axis=0), np.float64)
+        wanted, got = _in_ranges(wanted, after.range_rows), _in_ranges(got, after.range_rows)
+        wrong = np.sum(np.square(got - wanted), axis=1, dtype=np.float64)
+        largest = np.asarray(np.abs(wanted).max(axis=1), np.float64)
         # Uniform errors of one step have a variance of a twelfth.
         step = largest / 2.0 ** (after.bits - 1)
-        rounding = np.square(step) / 12.0 * len(wanted)
+        rounding = np.square(step) / 12.0 * wanted.shape[1]
         loud = largest > _QUIET * largest.max()
         yield Drift(
             name,
@@ -113,12 +115,24 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
         )
 
 
+def _in_ranges(matrix: Float32, rows: int) -> Float32:
+    """Return [in, out] as [ranges, rows, out], filled up with zeros; 0 rows: one range."""
+    rows = rows or len(matrix)
+    ranges = -(-len(matrix) // rows)
+    filled = np.pad(matrix, ((0, ranges * rows - len(matrix)), (0, 0)))
+    return filled.reshape(ranges, rows, -1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """One weight in float, and the bits that it was written in."""
+    """One weight in float, the bits that it was written in, and how many rows share a scale.
+
+    ``range_rows`` is 0 where a whole column does.
+    """
 
     values: Float32
     bits: int
+    range_rows: int = 0
 
 
 class _Weights:
@@ -211,7 +225,7 @@ class _Weights:
             zero = _unpack(stored, bits)[:, :blocks, np.newaxis].astype(np.float32)
         values = _unpack(packed, bits).astype(np.float32)
         widened = (values - zero) * scales.reshape(columns, blocks, 1)
-        return _Weight(widened.reshape(columns, -1)[:, :rows].T, bits)
+        return _Weight(widened.reshape(columns, -1)[:, :rows].T, bits, sizes["block_size"])
 
     def _floats(self, name: str) -> Float32 | None:
         for stored in (name, f"{name}_half"):
