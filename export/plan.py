@@ -76,6 +76,10 @@ class Request:
     resume: bool = True
 
 
+# Folders of a source that nobody recognises which are looked into, to say what to name.
+_MOST_FOLDERS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One scheme that was asked for.
@@ -125,6 +129,11 @@ def choose(resolved: Resolved, name: str) -> Family:
     if name:
         return family.load(name)
     found = family.recognise(resolved.path)
+    if not found and (inside := _recognised_inside(resolved)):
+        raise ArtifactError(
+            f"{resolved.spec}: no family recognises it, but what lies inside; name that: "
+            + " or ".join(inside)
+        )
     if not found:
         wanted = "; ".join(f"{n}: {family.load(n).takes}" for n in family.MODULES)
         raise ArtifactError(
@@ -132,6 +141,19 @@ def choose(resolved: Resolved, name: str) -> Family:
             f"for {wanted}; --family chooses"
         )
     return found[0]
+
+
+def _recognised_inside(resolved: Resolved) -> list[str]:
+    """Return the folders of the source that a family recognises, as the user would write them."""
+    if not resolved.path.is_dir():
+        return []
+    mark = "!" if resolved.spec.startswith("pypi:") else "/"
+    folders = sorted(path for path in resolved.path.rglob("*") if path.is_dir())
+    return [
+        f"{resolved.spec.rstrip('/')}{mark}{folder.relative_to(resolved.path)}"
+        for folder in folders[:_MOST_FOLDERS]
+        if family.recognise(folder)
+    ]
 
 
 def make(request: Request, resolved: Resolved) -> Plan:
