@@ -22,9 +22,9 @@ def test_a_source_with_a_model_inside_says_what_to_name(
 ) -> None:
     inner = tmp_path / "package" / "data"
     inner.mkdir(parents=True)
-    for part in ("melspectrogram", "embedding_model", "wake_word"):
-        (inner / f"{part}.onnx").touch()
-    assert plan.choose(resolved(spec, inner), "").name == "wake-word"
+    for part in ("model.onnx", "voices.bin", "tokens.txt"):
+        (inner / part).touch()
+    assert plan.choose(resolved(spec, inner), "").name == "kitten"
     with pytest.raises(ArtifactError) as said:
         plan.choose(resolved(spec, tmp_path), "")
     assert str(said.value).endswith(f"what lies inside; name that: {to_name}")
