@@ -11,7 +11,8 @@ import pytest
 from edgevoice import manifest
 from edgevoice.engines import gguf, gguf_file
 from edgevoice.engines.gguf_weights import GgufWeights
-from edgevoice.engines.language_model import load_language_model
+from edgevoice.engines.kept_prefix import PREFILL_BATCH_TOKENS
+from edgevoice.engines.language_model import load_language_model, probe_load
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
@@ -82,8 +83,8 @@ def test_a_cancel_inside_a_long_prefill_stops_at_the_next_batch(
         asked += 1
         return asked == 3
 
-    assert conversation.prefill(long, third_time) == 2 * gguf.PREFILL_BATCH_TOKENS
-    rest = conversation.count_tokens(long) - 2 * gguf.PREFILL_BATCH_TOKENS
+    assert conversation.prefill(long, third_time) == 2 * PREFILL_BATCH_TOKENS
+    rest = conversation.count_tokens(long) - 2 * PREFILL_BATCH_TOKENS
     assert conversation.prefill(long) == rest
 
 
@@ -245,7 +246,7 @@ def test_a_truncated_model(file: Path, tmp_path: Path, kept: float) -> None:
     with pytest.raises(ArtifactError, match="truncated"):
         gguf_file.read_header(short)
     with pytest.raises(ArtifactError, match="truncated"):
-        gguf.probe_load(short)
+        probe_load(short)
 
 
 def test_the_factory_probes_and_then_loads_the_artifact(

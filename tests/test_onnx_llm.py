@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from edgevoice import manifest
 from edgevoice.engines import onnx_llm
 from edgevoice.engines.chat_tokens import ChatTokens
+from edgevoice.engines.kept_prefix import PREFILL_BATCH_TOKENS
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.onnx_llm import OnnxConversation, OnnxModel
 from edgevoice.engines.token_choice import TokenChoice
@@ -80,8 +81,8 @@ def test_a_cancel_inside_a_long_prefill_stops_at_the_next_batch(
         asked += 1
         return asked == 3
 
-    assert conversation.prefill(long, third_time) == 2 * onnx_llm.PREFILL_BATCH_TOKENS
-    rest = conversation.count_tokens(long) - 2 * onnx_llm.PREFILL_BATCH_TOKENS
+    assert conversation.prefill(long, third_time) == 2 * PREFILL_BATCH_TOKENS
+    rest = conversation.count_tokens(long) - 2 * PREFILL_BATCH_TOKENS
     assert conversation.prefill(long) == rest
 
 
@@ -211,7 +212,7 @@ def test_a_failed_run_leaves_a_conversation_that_works(
         broken.setattr(decoder, "read", breaking)
         with pytest.raises(EngineError, match="failed"):
             conversation.prefill(FRANCE)
-    rest = conversation.count_tokens(FRANCE) - onnx_llm.PREFILL_BATCH_TOKENS
+    rest = conversation.count_tokens(FRANCE) - PREFILL_BATCH_TOKENS
     assert conversation.prefill(FRANCE) == rest
     assert "".join(conversation.generate(FRANCE)) == PARIS
 
