@@ -163,6 +163,12 @@ def fused(weights: Weights) -> onnx.ModelProto:
     return model
 
 
+def publish_answering(folder: Path) -> Path:
+    """Write the artifact that answers two questions."""
+    words = tokenizer()
+    return publish(fused(answering_weights(words)), words, folder)
+
+
 def publish(model: onnx.ModelProto, words: Tokenizer, folder: Path, **engine: Any) -> Path:
     """Write an artifact that the runtime loads."""
     folder.mkdir(parents=True, exist_ok=True)
