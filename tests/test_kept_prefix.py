@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -122,3 +122,29 @@ def test_the_factory_probes_and_then_loads_the_artifact(
     assert "Paris" in "".join(conversation.generate(FRANCE))
     conversation.close()
     model.close()
+
+
+def test_an_answer_is_templated_once_with_its_mark_and_once_without(
+    model: GgufModel | OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = model.open()
+    templated: list[str] = []
+    prompt = conversation._vocabulary.prompt
+
+    def counted(messages: Sequence[Message]) -> list[int]:
+        templated.append(messages[-1].content)
+        return prompt(messages)
+
+    monkeypatch.setattr(conversation._vocabulary, "prompt", counted)
+    conversation.ending([Message("user", "Hello.")])  # what the template puts behind is known now
+    templated.clear()
+    for asked in (FRANCE[1].content, "What is the capital of Spain?"):
+        turn = [SYSTEM, Message("user", asked)]
+        count = conversation.count_tokens(turn)
+        assert conversation.ending(turn)
+        conversation.prefill(turn)
+        assert conversation.count_tokens(turn) == count == len(prompt(turn))
+        list(conversation.generate(turn))
+        assert templated == [asked, asked.rstrip("?")]
+        templated.clear()
+    conversation.close()

@@ -9,6 +9,7 @@ with ``count_tokens``.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,8 @@ from edgevoice.stages import Cancelled, Ending, Message, never
 PREFILL_BATCH_TOKENS = 16
 """Tokens read between two looks at a cancel. On two x86-64 cores SmolLM2-135M Q4_1 reads as fast
 in batches of 16 (65 ms each) as of 512, and llama.cpp's buffers shrink from 16 to 2 MB."""
+_REMEMBERED_PROMPTS = 2
+"""An answer is asked for by one prompt, over and over, and judged by the one without its mark."""
 
 
 class ChatVocabulary(Protocol):
@@ -72,10 +75,16 @@ class KeptPrefixConversation(ABC):
         self._logits_are_last = False  # the engine's logits follow the last of _kept
         self._closed = False
 
+        @functools.lru_cache(_REMEMBERED_PROMPTS)
+        def templated(messages: tuple[Message, ...]) -> list[int]:
+            return vocabulary.prompt(messages)
+
+        self._templated = templated
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the templated prompt, generation prompt included."""
         self._alive()
-        return len(self._vocabulary.prompt(messages))
+        return len(self._templated(tuple(messages)))
 
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         """Read ``messages``, generation prompt included, behind the longest common prefix.
@@ -99,14 +108,13 @@ class KeptPrefixConversation(ABC):
             EngineError: As :meth:`prefill`.
         """
         prompt = self._prompt(ending.unmarked(messages))
-        tail = ending.tail(self._vocabulary.prompt)
-        read = prompt[: len(prompt) - len(tail)]
-        if not tail or not read:
+        read = prompt[: len(prompt) - len(self._tail)]
+        if not self._tail or not read:
             return None
         evaluated = self._read(read, cancelled)
         if len(self._kept) < len(read):
             return None  # cancelled
-        share = ending.probability(self._logits(), tail, self._vocabulary.tokenise)
+        share = ending.probability(self._logits(), self._tail, self._vocabulary.tokenise)
         return Ending(share, evaluated)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
@@ -168,13 +176,17 @@ class KeptPrefixConversation(ABC):
 
     # ---------------------------------------------------------------- what they share
 
+    @functools.cached_property
+    def _tail(self) -> list[int]:
+        return ending.tail(self._vocabulary.prompt)
+
     def _alive(self) -> None:
         if self._closed:
             raise EngineError("this conversation is closed; open another")
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
         self._alive()
-        prompt = self._vocabulary.prompt(messages)
+        prompt = self._templated(tuple(messages))
         if len(prompt) >= self.context_tokens:
             raise EngineError(
                 f"a prompt of {len(prompt)} tokens leaves no room for an answer in a context of "
