@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
+from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
 from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
 from edgevoice.export.families import sherpa_pack
 from edgevoice.export.families.pack_layout import TOKENS, Layout, Part
@@ -98,8 +98,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     from edgevoice.export.onnx_graph import save
     from edgevoice.quant import tensors
 
-    if strange := set(job.options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
+    refuse_unknown("option", job.options, OPTIONS)
     traced = job.work / "optimum"
     torch_program.run(PROGRAM, source, traced, job)
     facts: dict[str, Any] = json.loads((traced / "facts.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
+from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
 from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
 from edgevoice.export.families import voice_graphs
 from edgevoice.export.family import Family, Job, SourceFacts, Written
@@ -86,7 +86,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     from edgevoice.export.onnx_graph import save
     from edgevoice.quant import tensors
 
-    _check_options(job)
+    refuse_unknown("option", job.options, OPTIONS)
     _tokenizer(source)
     traced = job.work / "torch"
     torch_program.run(PROGRAM, source, traced, job)
@@ -122,7 +122,6 @@ def convert(source: Path, out: Path, job: Job) -> Written:
 
 def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Job) -> Written:
     """Write ``model.onnx`` in ``scheme``."""
-    _check_options(job)
     (out / TOKENS).write_bytes((reference / TOKENS).read_bytes())
     choices = voice_graphs.write(
         reference / MODEL, out / MODEL, scheme, recipe, job, feeds=lambda: ()
@@ -211,11 +210,6 @@ def _tokenizer(source: Path) -> Mapping[str, Any]:
             "not; take a voice whose tokenizer has is_uroman false"
         )
     return dict(settings)
-
-
-def _check_options(job: Job) -> None:
-    if strange := set(job.options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
 
 
 _AS_PIPER = "the same architecture as Piper's, where it was measured; not measured on MMS weights"

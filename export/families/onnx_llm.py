@@ -6,13 +6,11 @@ what is offered; the steps are :mod:`edgevoice.export.llm_artifact`'s, which nee
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from edgevoice.errors import ArtifactError, ConfigError, unknown
-from edgevoice.export import safetensors_header, torch_program
+from edgevoice.errors import ArtifactError, refuse_unknown, unknown
+from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
 from edgevoice.quant.scheme import Scheme
@@ -32,7 +30,7 @@ OPTIONS: Mapping[str, str] = {
 def recognises(source: Path) -> bool:
     """Whether ``source`` is the checkpoint of a language model that is exported here."""
     try:
-        return _config(source).get("model_type") in ARCHITECTURES
+        return hf_checkpoint.read_config(source).get("model_type") in ARCHITECTURES
     except ArtifactError:
         return False
 
@@ -43,7 +41,7 @@ def inspect(source: Path) -> SourceFacts:
     Raises:
         ArtifactError: Weights, tokenizer or chat template are missing, damaged, or unknown.
     """
-    config = _config(source)
+    config = hf_checkpoint.read_config(source)
     kind = str(config.get("model_type", ""))
     if kind not in ARCHITECTURES:
         raise ArtifactError(f"{source}: {unknown('architecture', kind, ARCHITECTURES)}")
@@ -65,7 +63,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     """Write the float artifact; see :func:`edgevoice.export.llm_artifact.convert`."""
     from edgevoice.export import llm_artifact
 
-    _check_options(job.options)
+    refuse_unknown("option", job.options, OPTIONS)
     return llm_artifact.convert(source, out, job)
 
 
@@ -73,24 +71,7 @@ def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Jo
     """Write a candidate; see :func:`edgevoice.export.llm_artifact.quantise`."""
     from edgevoice.export import llm_artifact
 
-    _check_options(job.options)
     return llm_artifact.quantise(reference, scheme, recipe, out, job)
-
-
-def _config(source: Path) -> dict[str, Any]:
-    path = source / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a checkpoint's configuration: {error}") from error
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{path} is not a checkpoint's configuration: no object")
-    return found
-
-
-def _check_options(options: Mapping[str, str]) -> None:
-    if strange := set(options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
 
 
 _REASON = "SmolLM2-135M, KL divergence: embedding in 4 bits 0.38, in 8 bits 0.28; with activations "
