@@ -1,8 +1,8 @@
 """Runs a program of ours in an interpreter that has torch and optimum, outside this process.
 
 Owns the interpreter and what a failure says. The programs lie beside this module
-(:mod:`edgevoice.export.optimum_export` and its like): each is called with a checkpoint and a new
-folder, and leaves there what its family reads.
+(:mod:`edgevoice.export.optimum_export` and its like); :mod:`edgevoice.export.torch_trace` calls one
+with a checkpoint and a new folder, where it leaves what its family reads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edgevoice.errors import ConfigError, ExportError
 from edgevoice.export.environments import clean_environment, environment
 from edgevoice.export.family import Job
 
+TRACER = "torch_trace.py"
 OPTION = "an interpreter that has torch and optimum-onnx, in place of one made for it"
 """What the option ``python`` is, for a family's ``options``."""
 # torch first, or pip takes the CUDA build (gigabytes) for those that depend on it.
@@ -38,8 +39,8 @@ def run(program: str, source: Path, out: Path, job: Job) -> None:
         MissingDependencyError: The environment cannot be made.
     """
     # Such a program imports torch, so it is run and never imported.
-    path = Path(__file__).with_name(program)
-    command = [str(_interpreter(job)), str(path), str(source.resolve()), str(out.resolve())]
+    files = (Path(__file__).with_name(name) for name in (TRACER, program))
+    command = [str(_interpreter(job)), *map(str, (*files, source.resolve(), out.resolve()))]
     if job.allow_pickle:
         command.append("--allow-pickle")
     threads = str(job.threads)
