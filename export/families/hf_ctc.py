@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
-from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.families import sherpa_pack
 from edgevoice.export.families.pack_layout import TOKENS, Layout, Part
 from edgevoice.export.family import Job, SourceFacts, Written
@@ -68,19 +68,10 @@ def inspect(source: Path) -> SourceFacts:
         )
     words = _vocabulary(source)
     _check_extractor(source)
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or kind),
-        parameters=parameters,
-        source_bytes=size,
-        # torch's libraries, the weights in torch, traced, and once more as they are written.
-        peak_memory_bytes=(600 << 20) + 16 * (parameters or size // 4),
-        detail={
-            "architecture": kind,
-            "layers": config.get("num_hidden_layers"),
-            "tokens": words,
-        },
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or kind),
+        {"architecture": kind, "layers": config.get("num_hidden_layers"), "tokens": words},
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
-from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.families import voice_graphs
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
@@ -57,15 +57,10 @@ def inspect(source: Path) -> SourceFacts:
             f"{source}: {unknown('architecture', str(config.get('model_type')), ('vits',))}"
         )
     settings = _tokenizer(source)
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or f"VITS {settings.get('language') or ''}".strip()),
-        parameters=parameters,
-        source_bytes=size,
-        # torch's libraries, the weights in torch, traced, and once more as they are written.
-        peak_memory_bytes=(600 << 20) + 16 * (parameters or size // 4),
-        detail={
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or f"VITS {settings.get('language') or ''}".strip()),
+        {
             "language": settings.get("language"),
             "sample_rate_hz": config.get("sampling_rate"),
             "speakers": config.get("num_speakers"),

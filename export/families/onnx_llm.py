@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgevoice.errors import ArtifactError, refuse_unknown, unknown
-from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
 from edgevoice.quant.scheme import Scheme
@@ -47,15 +47,13 @@ def inspect(source: Path) -> SourceFacts:
         raise ArtifactError(f"{source}: {unknown('architecture', kind, ARCHITECTURES)}")
     if not any((source / name).is_file() for name in (TOKENIZER, "tokenizer.model", "vocab.json")):
         raise ArtifactError(f"{source} has no {TOKENIZER}; take all files of the checkpoint")
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or kind),
-        parameters=parameters,
-        source_bytes=size,
-        # SmolLM2-135M peaked at 2.9 GB, of which 0.6 GB are torch's libraries.
-        peak_memory_bytes=(600 << 20) + 18 * (parameters or size // 2),
-        detail={"architecture": kind, "layers": config.get("num_hidden_layers")},
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or kind),
+        {"architecture": kind, "layers": config.get("num_hidden_layers")},
+        # SmolLM2-135M peaked at 2.9 GB with torch.
+        bytes_per_parameter=18,
+        stored_bytes=2,
     )
 
 
