@@ -35,7 +35,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("host", "native_memory", "report_style", "whole_file"),
     ),
     (
-        *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
+        *(
+            "store",
+            "catalogue",
+            "sources",
+            "fetch",
+            "download",
+            "delivery",
+            "pull",
+            "unpack",
+            "hub",
+        ),
         *("devices", "runfile", "read_ahead"),
     ),
     (
