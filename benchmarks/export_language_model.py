@@ -25,13 +25,13 @@ from smollm2_checkpoint import ARTIFACT, write_checkpoint
 from edgevoice import manifest
 from edgevoice.export import family
 from edgevoice.export.calibration import Calibration
+from edgevoice.export.candidates import artifact
 from edgevoice.export.checks import language_model
-from edgevoice.export.family import Job, Written
-from edgevoice.manifest import Manifest
+from edgevoice.export.family import Job
 from edgevoice.progress import meter_for_stderr, say
 from edgevoice.quant.recipe import Recipe, by_type
 from edgevoice.quant.scheme import find
-from edgevoice.store import Store, describe
+from edgevoice.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +71,12 @@ COLUMNS = (
 )
 
 
-def describe_folder(folder: Path, scheme: str, written: Written) -> None:
-    tensors = {choice.name: choice.type for choice in written.tensors}
-    files = describe(folder)
-    manifest.write(
-        Manifest(
-            *("candidate", "language-model", "gguf", "gguf", scheme, "", "", files),
-            engine=written.engine,
-            tensors=tensors,
-        ),
-        folder,
-    )
-
-
 def run(folder: Path, threads: int, only: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     gguf = family.load("gguf")
-    artifact = Store.default().path(ARTIFACT)
+    weights = Store.default().path(ARTIFACT)
     begun = time.perf_counter()
     checkpoint = folder / "checkpoint"
-    write_checkpoint(artifact / manifest.read(artifact).file(".gguf").path, checkpoint)
+    write_checkpoint(weights / manifest.read(weights).file(".gguf").path, checkpoint)
     say(f"the checkpoint was rebuilt in {time.perf_counter() - begun:.1f} s")
 
     job = Job(folder / "work", Calibration(), threads, meter=meter_for_stderr(), say=say)
@@ -99,7 +86,7 @@ def run(folder: Path, threads: int, only: tuple[str, ...]) -> dict[str, dict[str
     begun = time.perf_counter()
     written = gguf.convert(checkpoint, reference, job)
     convert_s = time.perf_counter() - begun
-    describe_folder(reference, "f16", written)
+    manifest.write(artifact(gguf, "f16", "f16", reference, written), reference)
     size = (reference / "model.gguf").stat().st_size
     rows: dict[str, dict[str, Any]] = {"f16": {"bytes": size, "seconds": convert_s}}
     for row in ROWS:
@@ -112,7 +99,7 @@ def run(folder: Path, threads: int, only: tuple[str, ...]) -> dict[str, dict[str
             reference, find(row.scheme), Recipe(), out, replace(job, options=row.options)
         )
         made = time.perf_counter()
-        describe_folder(out, row.scheme, written)
+        manifest.write(artifact(gguf, "candidate", row.scheme, out, written), out)
         figures = dict(language_model.measure(reference, out, None, threads))
         rows[row.name] = {
             "bytes": (out / "model.gguf").stat().st_size,

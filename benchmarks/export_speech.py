@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgevoice import host, manifest, store
+from edgevoice import host, manifest
 from edgevoice.export import family as families
 from edgevoice.export.calibration import Calibration, default_sentences
+from edgevoice.export.candidates import artifact
 from edgevoice.export.checks import speech
-from edgevoice.export.family import Family, Job, Written
+from edgevoice.export.family import Family, Job
 from edgevoice.quant import scheme as schemes
 
 CANDIDATES: dict[str, tuple[str, dict[str, str]]] = {
@@ -65,7 +66,7 @@ def voice(family: Family, source: Path, arguments: Any) -> Iterator[dict[str, An
         reference = folder / "fp32"
         reference.mkdir()
         written = family.convert(source, reference, job)
-        describe(family, "fp32", reference, written)
+        manifest.write(artifact(family, "fp32", "fp32", reference, written), reference)
         runners = speech.contenders(reference, reference)
         listener = speech.listener()
         for label in arguments.only:
@@ -82,7 +83,9 @@ def voice(family: Family, source: Path, arguments: Any) -> Iterator[dict[str, An
                 yield {"voice": family.name, "scheme": label, "failed": str(error)[:120]}
                 continue
             engine = {**written.engine, **done.engine}
-            describe(family, scheme_name, candidate, replace(done, engine=engine))
+            whole = replace(done, engine=engine)
+            trial = artifact(family, candidate.name, scheme_name, candidate, whole)
+            manifest.write(trial, candidate)
             yield row(family.name, label, (reference, candidate), (runners, sentences, listener))
 
 
@@ -112,21 +115,6 @@ def row(
 def graph_bytes(folder: Path) -> int:
     """Return the size of the whole graph, without the parts that an engine cut it into."""
     return sum(path.stat().st_size for path in folder.glob("*.onnx"))
-
-
-def describe(family: Family, scheme: str, folder: Path, written: Written) -> None:
-    described = manifest.Manifest(
-        name=folder.name,
-        stage=family.stage,
-        family=family.artifact_family,
-        format=family.format,
-        scheme=scheme,
-        licence=family.licence,
-        source="",
-        files=store.describe(folder),
-        engine=written.engine,
-    )
-    manifest.write(described, folder)
 
 
 def line(row: dict[str, Any]) -> str:

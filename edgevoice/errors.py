@@ -67,6 +67,13 @@ class DaemonError(EdgevoiceError):
     exit_code = EXIT_FAILURE
 
 
+def refuse_unknown(kind: str, asked: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a :class:`ConfigError` if something is ``asked`` that is not ``known``."""
+    names = set(known)
+    if strange := set(asked) - names:
+        raise ConfigError(unknown(kind, min(strange), names))
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> str:
     """Word an "unknown X" message that lists what is known and guesses at what was meant.
 

@@ -7,11 +7,7 @@ Owns the page's content; the drawings are :mod:`edgevoice.report_charts`', the l
 from __future__ import annotations
 
 import base64
-import io
 import math
-import os
-import tempfile
-import wave
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
@@ -20,15 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from edgevoice import host, report_charts
+from edgevoice.audio.wav import encode_wav
 from edgevoice.console import COLUMNS
 from edgevoice.errors import AudioError
 from edgevoice.events import DecisionNotice, ErrorNotice
 from edgevoice.exchanges import Exchange, ExchangeLog
-from edgevoice.frames import SAMPLE_RATE_HZ, Int16
+from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.latency import percentile
 from edgevoice.recording import SessionRecord
 from edgevoice.report_style import CSS, SCRIPT
 from edgevoice.settings import Settings
+from edgevoice.whole_file import write_whole
 
 AUDIO_LIMIT_S = 240.0
 """Sound that a page carries; it takes 10 MB as base64, and browsers open that at once."""
@@ -52,11 +50,7 @@ def write_report(
     """
     page = render(record, settings, cold_start_ms, datetime.now().astimezone())
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_whole(path, page.encode())
     except OSError as error:
         raise AudioError(f"cannot write {path}: {error.strerror}") from error
 
@@ -137,21 +131,12 @@ def _audio(record: SessionRecord) -> str:
     mixed = np.zeros(min(length, limit), dtype=np.int32)
     for track in (record.user[:limit], record.agent[:limit]):
         mixed[: track.size] += track
-    sound = base64.b64encode(_wav(np.clip(mixed, -32768, 32767).astype(np.int16))).decode("ascii")
+    samples = np.clip(mixed, -32768, 32767).astype(np.int16)
+    sound = base64.b64encode(encode_wav(samples, SAMPLE_RATE_HZ)).decode("ascii")
     player = f'<audio controls preload="metadata" src="data:audio/wav;base64,{sound}"></audio>'
     if length <= limit:
         return player
     return f'{player}<p class="soft">The first {AUDIO_LIMIT_S:.0f} s.</p>'
-
-
-def _wav(samples: Int16) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(samples.astype("<i2").tobytes())
-    return buffer.getvalue()
 
 
 def _turn(record: SessionRecord, exchange: Exchange, number: int) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgevoice.errors import ConfigError, unknown
+from edgevoice.errors import refuse_unknown
 
 Figures = Mapping[str, float]
 
@@ -201,9 +201,7 @@ def _of(stage: str, artifact_format: str) -> tuple[Bound, ...]:
 
 
 def _with(bounds: Sequence[Bound], overrides: Mapping[str, float]) -> tuple[Bound, ...]:
-    known = {b.figure for b in bounds}
-    if strange := set(overrides) - known:
-        raise ConfigError(unknown("bound", min(strange), known))
+    refuse_unknown("bound", overrides, (b.figure for b in bounds))
     chosen = list(bounds)
     for figure, value in overrides.items():
         # A figure that is bounded on both sides gets the nearer side moved.

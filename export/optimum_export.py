@@ -1,63 +1,44 @@
-"""Traces a checkpoint with optimum-onnx; runs in an interpreter that has torch, never in edgevoice.
+"""Traces a language model with optimum-onnx; run by :mod:`edgevoice.export.torch_trace` alone.
 
-    python optimum_export.py CHECKPOINT OUT [--allow-pickle]
-
-A program of its own: it imports nothing of edgevoice and is imported by nothing. Writes optimum's
-`model.onnx`, the `tokenizer.json`, `facts.json` (what the graph does not say), and `check.npz`:
-some tokens and torch's own logits for them, which the rewritten graph is held against.
+Writes optimum's `model.onnx`, the `tokenizer.json`, `facts.json` (what the graph does not say), and
+`check.npz`: some tokens and torch's own logits for them, which the rewritten graph is held against.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # at run time there is no edgevoice
+    from edgevoice.export.torch_trace import Checkpoint
 
 OPSET = 18
 CHECK_TOKENS = 48
 
 
-def main() -> int:
-    """Export one checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--allow-pickle", action="store_true")
-    chosen = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-
+def trace(checkpoint: Checkpoint) -> None:
+    """Write the graph, the facts and the check of ``checkpoint``."""
     import numpy as np
     import torch
     from optimum.exporters.onnx import onnx_export_from_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(chosen.checkpoint, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        chosen.checkpoint,
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=None if chosen.allow_pickle else True,
-        trust_remote_code=False,
-    ).eval()
-    tokenizer.save_pretrained(chosen.out)
+    tokenizer = checkpoint.read(AutoTokenizer)
+    model = checkpoint.model(AutoModelForCausalLM)
+    tokenizer.save_pretrained(checkpoint.out)
     facts = read_facts(model, tokenizer)
-    (chosen.out / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+    checkpoint.write_facts(facts)
     tokens = np.random.default_rng(0).integers(0, facts["vocabulary"], (1, CHECK_TOKENS))
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(tokens), use_cache=False).logits
-    np.savez(chosen.out / "check.npz", tokens=tokens[0], logits=logits[0].float().numpy())
+    np.savez(checkpoint.out / "check.npz", tokens=tokens[0], logits=logits[0].float().numpy())
     onnx_export_from_model(
         model,
-        chosen.out,
+        checkpoint.out,
         opset=OPSET,
         task="text-generation-with-past",
         do_validation=False,
         no_dynamic_axes=False,
     )
-    return 0
 
 
 def read_facts(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -89,7 +70,3 @@ def read_facts(model: Any, tokenizer: Any) -> dict[str, Any]:
         "eos_token": tokenizer.eos_token or "",
         "end_tokens": sorted(set(found)),
     }
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -21,6 +21,7 @@ from edgevoice.errors import (
     EdgevoiceError,
     ExportError,
     MissingDependencyError,
+    refuse_unknown,
     unknown,
 )
 from edgevoice.export import family, gates, pickles, safetensors_header
@@ -168,8 +169,7 @@ def make(request: Request, resolved: Resolved) -> Plan:
     pickles.refuse(resolved.path, pickled)
     chosen = choose(resolved, request.family)
     steps = tuple(_step(request, chosen, name) for name in _scheme_names(request, chosen))
-    if strange := set(request.options) - set(chosen.options):
-        raise ConfigError(unknown(f"option of {chosen.name}", min(strange), chosen.options))
+    refuse_unknown(f"option of {chosen.name}", request.options, chosen.options)
     bounds = gates.all_bounds(chosen.stage, request.bounds, chosen.bounds, chosen.format)
     safetensors_header.check(resolved.path)
     try:

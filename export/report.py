@@ -7,8 +7,6 @@ Owns the page's content; the drawings are :mod:`edgevoice.export.front_chart`'s,
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -21,6 +19,7 @@ from edgevoice.export.pipeline import Outcome
 from edgevoice.export.plan import Request
 from edgevoice.quant.recipe import TensorChoice, by_type
 from edgevoice.report_style import CSS
+from edgevoice.whole_file import write_whole
 
 MOST_TENSORS = 40
 """Rows of the table of tensors that stayed high; the manifest has them all."""
@@ -35,11 +34,7 @@ def write(path: Path, request: Request, outcome: Outcome) -> None:
     """
     page = render(request, outcome, datetime.now().astimezone())
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_whole(path, page.encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 

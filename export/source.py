@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgevoice import manifest, sources
+from edgevoice import hub, manifest, sources
 from edgevoice.catalogue import Catalogue, Entry
 from edgevoice.delivery import Cache, fetched_wheel, key
 from edgevoice.errors import (
@@ -26,7 +25,6 @@ from edgevoice.errors import (
     ConfigError,
     EdgevoiceError,
     FetchError,
-    MissingDependencyError,
     unknown,
 )
 from edgevoice.export.workspace import CACHE
@@ -198,29 +196,17 @@ def _bring(source: Source, files: Path, store: Store, meter: Meter) -> str:
 
 
 def _snapshot(source: HfSource, files: Path) -> str:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{source.origin} needs huggingface_hub; run pip install 'edgevoice[hub]'"
-        ) from error
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     wanted = None
     if source.path != _EVERYTHING:
         wanted = [source.path, f"{source.path}/*"]
-    try:
-        snapshot_download(
+    with hub.client(source, f"{source.origin}: ") as client:
+        client.snapshot_download(
             source.repo,
             revision=source.revision,
             local_dir=files,
             allow_patterns=wanted,
             ignore_patterns=list(_NEVER_READ),
         )
-    except Exception as error:
-        # The hub client raises its own tree, requests' or httpx's: all of them mean the same.
-        text = str(error).strip()
-        reason = text.splitlines()[0] if text else type(error).__name__
-        raise FetchError(f"{source.origin}: {reason}") from error
     records = files / ".cache"
     revision = _commit(records)
     shutil.rmtree(records, ignore_errors=True)

@@ -1,56 +1,32 @@
-"""Traces a VITS checkpoint (MMS-TTS) with torch; runs in an interpreter that has torch.
+"""Traces a VITS checkpoint (MMS-TTS) with torch; run by :mod:`edgevoice.export.torch_trace` alone.
 
-    python torch_vits.py CHECKPOINT OUT [--allow-pickle]
-
-A program of its own: it imports nothing of edgevoice and is imported by nothing. optimum-onnx
-exports VITS with its speed and noise as constants; here they are inputs, in the order in which
-sherpa-onnx gives them. Writes `model.onnx` (``x`` [1, tokens], ``x_length``, ``noise_scale``,
-``length_scale``, ``noise_scale_w``, ``sid`` where there are several speakers, to ``y``
-[1, samples]), `facts.json`, and `check.npz`: some tokens and what torch says of them without noise.
+optimum-onnx exports VITS with its speed and noise as constants; here they are inputs, in the order
+in which sherpa-onnx gives them. Writes `model.onnx` (``x`` [1, tokens], ``x_length``,
+``noise_scale``, ``length_scale``, ``noise_scale_w``, ``sid`` where there are several speakers, to
+``y`` [1, samples]), `facts.json`, and `check.npz`: some tokens and what torch says of them without
+noise.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # at run time there is no edgevoice
+    from edgevoice.export.torch_trace import Checkpoint
 
 OPSET = 18
 INPUTS = ("x", "x_length", "noise_scale", "length_scale", "noise_scale_w", "sid")
 CHECK_TOKENS = 41
 
 
-def main() -> int:
-    """Export one checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--allow-pickle", action="store_true")
-    chosen = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-
+def trace(checkpoint: Checkpoint) -> None:
+    """Write the graph, the facts and the check of ``checkpoint``."""
     import numpy as np
     import torch
-    from torch.nn.utils import parametrize
     from transformers import AutoTokenizer, VitsModel
 
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(chosen.checkpoint, **local)
-    model = VitsModel.from_pretrained(
-        chosen.checkpoint,
-        dtype=torch.float32,
-        use_safetensors=None if chosen.allow_pickle else True,
-        attn_implementation="eager",
-        **local,
-    ).eval()
-    # A norm and a direction become one weight, which then has the module's name.
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, name)
+    tokenizer = checkpoint.read(AutoTokenizer)
+    model = checkpoint.model(VitsModel, attn_implementation="eager")
     speakers = int(model.config.num_speakers)
 
     class Voice(torch.nn.Module):  # type: ignore[misc]  # torch is not here when this is checked
@@ -84,17 +60,18 @@ def main() -> int:
         torch.onnx.export(
             voice,
             inputs(0.667, 0.8, 1.0),
-            str(chosen.out / "model.onnx"),
+            str(checkpoint.out / "model.onnx"),
             dynamo=False,
             opset_version=OPSET,
             input_names=list(INPUTS if speakers > 1 else INPUTS[:-1]),
             output_names=["y"],
             dynamic_axes={"x": {1: "tokens"}, "y": {1: "samples"}},
         )
-    np.savez(chosen.out / "check.npz", tokens=tokens[0], sound=said[0].numpy(), length_scale=slower)
+    np.savez(
+        checkpoint.out / "check.npz", tokens=tokens[0], sound=said[0].numpy(), length_scale=slower
+    )
     facts = read_facts(model, tokenizer)
-    (chosen.out / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
-    return 0
+    checkpoint.write_facts(facts)
 
 
 def read_facts(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -115,7 +92,3 @@ def read_facts(model: Any, tokenizer: Any) -> dict[str, Any]:
         "noise_scale_w": float(config.noise_scale_duration),
         "length_scale": 1.0 / float(config.speaking_rate),
     }
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

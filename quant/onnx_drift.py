@@ -10,7 +10,6 @@ kernel, or as the product that a convolution became (:mod:`edgevoice.quant.convo
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from edgevoice.quant.onnx_nodes import attributes
+from edgevoice.store import sha256
 
 Float32 = NDArray[np.float32]
 
@@ -65,8 +65,8 @@ def worst(reference: Sequence[Path], candidate: Sequence[Path]) -> tuple[float, 
         float's matrices and kernels, by elements, that were compared. A file that is its
         reference's to the byte is compared, whatever its format.
     """
-    copies = {_sha256(path) for path in candidate}
-    read = [path for path in reference if _sha256(path) not in copies]
+    copies = {sha256(path) for path in candidate}
+    read = [path for path in reference if sha256(path) not in copies]
     if reference and not read:
         return 0.0, 1.0
     others = [_Weights(onnx.load(str(path)).graph) for path in candidate if path.suffix == ".onnx"]
@@ -81,11 +81,6 @@ def worst(reference: Sequence[Path], candidate: Sequence[Path]) -> tuple[float, 
             compared += drift.elements
             excess.append(drift.excess)
     return float(np.max(excess)) if excess else math.nan, compared / max(total, 1)  # NaN stays NaN
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:

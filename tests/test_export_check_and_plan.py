@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 import tiny_family
+from exporting import Run
 
 from edgevoice import cli, manifest
 from edgevoice.export import family
@@ -19,32 +18,10 @@ from edgevoice.export.family import Job
 from edgevoice.quant import scheme as schemes
 from edgevoice.store import Store
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path / "home"))
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    with tiny_family.registered():
-        yield Store.default()
-
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return tiny_family.write_source(tmp_path / "tiny")
-
-
-@pytest.fixture
-def export(store: Store, capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.main(["export", *map(str, arguments)])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def foreign(source: Path, folder: Path, fault: str = "") -> Path:

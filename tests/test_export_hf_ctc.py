@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +10,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import stand_in
 from onnx import numpy_helper
 from traced_ctc import tones
 
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
-from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import weights
 from edgevoice.export.families import pack_search
 from edgevoice.export.family import Job
@@ -27,22 +24,14 @@ from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
 from edgevoice.settings import RecogniserSettings
 
-STAND_IN = Path(__file__).with_name("traced_ctc.py")
+STAND_IN = "traced_ctc.py"
 FAMILY = families.load("hf-ctc")
 SAID = "AB|CA..B|A"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    program = tmp_path / "python"
-    paths = os.pathsep.join([str(STAND_IN.parent), *sys.path])
-    program.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{STAND_IN}" "$@"\n'
-    )
-    program.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    return Job(work, Calibration(), threads=1, options={"python": str(program)})
+    return stand_in.job(tmp_path, STAND_IN)
 
 
 def checkpoint(folder: Path, trouble: str = "", kind: str = "wav2vec2") -> Path:
@@ -51,8 +40,7 @@ def checkpoint(folder: Path, trouble: str = "", kind: str = "wav2vec2") -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 4, "A": 5}))
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 16_000}))
-    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    stand_in.write_weights(folder)
     return folder
 
 
@@ -65,6 +53,12 @@ def converted(job: Job, tmp_path: Path, trouble: str = "") -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    return converted(stand_in.job(folder, STAND_IN), folder)
+
+
 def hears(folder: Path, text: str = SAID) -> str:
     model = load_recogniser(folder, RecogniserSettings(threads=1))
     recogniser = model.open()
@@ -74,19 +68,18 @@ def hears(folder: Path, text: str = SAID) -> str:
     return heard
 
 
-def test_the_artifact_writes_words_and_no_special_tokens(job: Job, tmp_path: Path) -> None:
-    folder = converted(job, tmp_path)
-    lines = (folder / "tokens.txt").read_text().splitlines()
+def test_the_artifact_writes_words_and_no_special_tokens(reference: Path) -> None:
+    lines = (reference / "tokens.txt").read_text().splitlines()
     assert lines[0] == "<blk> 0"
     assert lines[4:] == ["4", "A 5", "B 6", "C 7"]
     # Quiet sound: the level that sherpa-onnx leaves is not what the model was trained on.
-    assert hears(folder) == "AB CAB A"
-    names = {t.name for t in onnx.load(folder / "model.onnx").graph.initializer}
+    assert hears(reference) == "AB CAB A"
+    names = {t.name for t in onnx.load(reference / "model.onnx").graph.initializer}
     assert {"layers.0.fc.weight", "lm_head.weight", "front.conv.weight"} <= names
 
 
-def test_sound_that_is_too_short_for_a_frame_is_lengthened(job: Job, tmp_path: Path) -> None:
-    session = ort.InferenceSession(converted(job, tmp_path) / "model.onnx")
+def test_sound_that_is_too_short_for_a_frame_is_lengthened(reference: Path) -> None:
+    session = ort.InferenceSession(reference / "model.onnx")
     for samples, frames in ((10, 4), (1600, 4), (4000, 12)):
         scores = session.run(None, {"samples": np.ones((1, samples), np.float32)})[0]
         assert scores.shape == (1, frames, 8)
@@ -103,22 +96,24 @@ def test_sound_that_is_too_short_for_a_frame_is_lengthened(job: Job, tmp_path: P
         ("int4-asymmetric", "int4"),
     ],
 )
-def test_every_scheme_hears_the_same(job: Job, tmp_path: Path, scheme: str, stored: str) -> None:
-    folder, out = converted(job, tmp_path), tmp_path / "out"
+def test_every_scheme_hears_the_same(
+    reference: Path, job: Job, tmp_path: Path, scheme: str, stored: str
+) -> None:
+    out = tmp_path / "out"
     out.mkdir()
-    written = FAMILY.quantise(folder, find(scheme), FAMILY.recipe(scheme), out, job)
+    written = FAMILY.quantise(reference, find(scheme), FAMILY.recipe(scheme), out, job)
     pack_search.describe(out, FAMILY.artifact_family, written.engine)
-    assert (out / "model.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+    assert (out / "model.onnx").stat().st_size < (reference / "model.onnx").stat().st_size
     assert by_type(written.tensors)[stored] > 4_000
     assert hears(out) == "AB CAB A"
-    assert weights.compare(folder, out)["weight_excess"] < 3.0
+    assert weights.compare(reference, out)["weight_excess"] < 3.0
 
 
 @pytest.mark.parametrize("fault", ["zero", "swapped"])
-def test_a_planted_fault_is_seen(job: Job, tmp_path: Path, fault: str) -> None:
-    folder, out = converted(job, tmp_path), tmp_path / "out"
+def test_a_planted_fault_is_seen(reference: Path, job: Job, tmp_path: Path, fault: str) -> None:
+    out = tmp_path / "out"
     out.mkdir()
-    written = FAMILY.quantise(folder, find("int8"), FAMILY.recipe("int8"), out, job)
+    written = FAMILY.quantise(reference, find("int8"), FAMILY.recipe("int8"), out, job)
     model = onnx.load(out / "model.onnx")
     name = "lm_head.weight_scale" if fault == "zero" else "layers.0.fc.weight"
     tensor = next(t for t in model.graph.initializer if t.name.startswith(name))
@@ -127,17 +122,14 @@ def test_a_planted_fault_is_seen(job: Job, tmp_path: Path, fault: str) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(spoiled), tensor.name))
     onnx.save(model, out / "model.onnx")
     pack_search.describe(out, FAMILY.artifact_family, written.engine)
-    assert weights.compare(folder, out)["weight_excess"] > 3.0
+    assert weights.compare(reference, out)["weight_excess"] > 3.0
     assert hears(out) != "AB CAB A"
 
 
-def test_the_same_source_gives_the_same_bytes(job: Job, tmp_path: Path) -> None:
-    folder, again, work = converted(job, tmp_path), tmp_path / "again", tmp_path / "work2"
-    again.mkdir()
-    work.mkdir()
-    FAMILY.convert(tmp_path / "source", again, replace(job, work=work))
+def test_the_same_source_gives_the_same_bytes(reference: Path, job: Job, tmp_path: Path) -> None:
+    again = converted(job, tmp_path)
     for name in ("model.onnx", "tokens.txt"):
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
+        assert (again / name).read_bytes() == (reference / name).read_bytes()
 
 
 def test_a_tokenizer_of_small_letters_writes_them(job: Job, tmp_path: Path) -> None:

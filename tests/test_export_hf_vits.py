@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import stand_in
 from onnx import numpy_helper
 from traced_vits import SAMPLES_PER_TOKEN
 
@@ -19,7 +17,6 @@ from edgevoice import manifest
 from edgevoice.engines import speech
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
-from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import sound
 from edgevoice.export.family import Job
 from edgevoice.frames import Float32
@@ -28,21 +25,13 @@ from edgevoice.quant.scheme import find
 from edgevoice.settings import SpeechSettings
 from edgevoice.store import describe
 
-STAND_IN = Path(__file__).with_name("traced_vits.py")
+STAND_IN = "traced_vits.py"
 FAMILY = families.load("hf-vits")
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    program = tmp_path / "python"
-    paths = os.pathsep.join([str(STAND_IN.parent), *sys.path])
-    program.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{STAND_IN}" "$@"\n'
-    )
-    program.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    return Job(work, Calibration(), threads=1, options={"python": str(program)})
+    return stand_in.job(tmp_path, STAND_IN)
 
 
 def checkpoint(folder: Path, trouble: str = "", **tokenizer: object) -> Path:
@@ -51,8 +40,7 @@ def checkpoint(folder: Path, trouble: str = "", **tokenizer: object) -> Path:
     (folder / "vocab.json").write_text("{}")
     settings = {"phonemize": False, "is_uroman": False, "language": "eng"} | tokenizer
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    stand_in.write_weights(folder)
     return folder
 
 
@@ -72,6 +60,12 @@ def converted(job: Job, tmp_path: Path, trouble: str = "") -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    return converted(stand_in.job(folder, STAND_IN), folder)
+
+
 def says(folder: Path, text: str, noise: float = 0.0, speed: float = 1.0) -> Float32:
     settings = SpeechSettings(threads=1, speed=speed)
     voice = speech.load_unguarded(folder, settings, noise)
@@ -86,16 +80,15 @@ def tokens(made: Float32, per_token: int = SAMPLES_PER_TOKEN) -> float:
 
 
 def test_it_says_characters_and_nothing_else(
-    job: Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    reference: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = converted(job, tmp_path)
-    lines = (folder / "tokens.txt").read_text(encoding="utf-8").splitlines()
+    lines = (reference / "tokens.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ["k 0", "a 1", "b 2", "é 3", "4", "' 5"]
     # A blank before each character and behind the last; a sentence at a time.
-    assert tokens(says(folder, "ab")) == 5
-    assert tokens(says(folder, "Ab, BÉ!")) == 2 * 5 + 1
-    assert tokens(says(folder, "Ab. A? 12")) == 5 + 3
-    assert len(says(folder, "12.")) == 0
+    assert tokens(says(reference, "ab")) == 5
+    assert tokens(says(reference, "Ab, BÉ!")) == 2 * 5 + 1
+    assert tokens(says(reference, "Ab. A? 12")) == 5 + 3
+    assert len(says(reference, "12.")) == 0
     assert "Skip unknown character" not in capfd.readouterr().err
 
 
@@ -112,17 +105,19 @@ def test_its_noise_and_speed_are_the_checkpoints(job: Job, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("scheme", "stored"), [("fp16", "float16"), ("int8", "int8"), ("int8-mixed", "int8")]
 )
-def test_every_scheme_sounds_alike(job: Job, tmp_path: Path, scheme: str, stored: str) -> None:
-    folder, out = converted(job, tmp_path), tmp_path / "out"
+def test_every_scheme_sounds_alike(
+    reference: Path, job: Job, tmp_path: Path, scheme: str, stored: str
+) -> None:
+    out = tmp_path / "out"
     out.mkdir()
-    written = FAMILY.quantise(folder, find(scheme), FAMILY.recipe(scheme), out, job)
-    publish(out, dict(manifest.read(folder).engine))
-    assert (out / "model.onnx").stat().st_size < 0.7 * (folder / "model.onnx").stat().st_size
+    written = FAMILY.quantise(reference, find(scheme), FAMILY.recipe(scheme), out, job)
+    publish(out, dict(manifest.read(reference).engine))
+    assert (out / "model.onnx").stat().st_size < 0.7 * (reference / "model.onnx").stat().st_size
     assert by_type(written.tensors)[stored] > 12_000
     kinds = {t.name.removesuffix("_half"): t.type for t in written.tensors}
     if scheme == "int8-mixed":
         assert kinds["model.duration_predictor.weight"] == "float16"
-    assert distance_db(folder, out) < 2.0
+    assert distance_db(reference, out) < 2.0
 
 
 def distance_db(folder: Path, out: Path) -> float:
@@ -132,10 +127,10 @@ def distance_db(folder: Path, out: Path) -> float:
 
 
 @pytest.mark.parametrize("fault", ["zero", "swapped"])
-def test_a_planted_fault_is_seen(job: Job, tmp_path: Path, fault: str) -> None:
-    folder, out = converted(job, tmp_path), tmp_path / "out"
+def test_a_planted_fault_is_seen(reference: Path, job: Job, tmp_path: Path, fault: str) -> None:
+    out = tmp_path / "out"
     out.mkdir()
-    FAMILY.quantise(folder, find("int8"), FAMILY.recipe("int8"), out, job)
+    FAMILY.quantise(reference, find("int8"), FAMILY.recipe("int8"), out, job)
     model = onnx.load(out / "model.onnx")
     name = "model.decoder.conv_pre.weight" + ("_scale" if fault == "zero" else "")
     tensor = next(t for t in model.graph.initializer if t.name == name)
@@ -143,17 +138,14 @@ def test_a_planted_fault_is_seen(job: Job, tmp_path: Path, fault: str) -> None:
     spoiled = np.zeros_like(values) if fault == "zero" else values[:, ::-1]
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(spoiled), name))
     onnx.save(model, out / "model.onnx")
-    publish(out, dict(manifest.read(folder).engine))
-    assert distance_db(folder, out) > 4.0
+    publish(out, dict(manifest.read(reference).engine))
+    assert distance_db(reference, out) > 4.0
 
 
-def test_the_same_source_gives_the_same_bytes(job: Job, tmp_path: Path) -> None:
-    folder, again, work = converted(job, tmp_path), tmp_path / "again", tmp_path / "work2"
-    again.mkdir()
-    work.mkdir()
-    FAMILY.convert(tmp_path / "source", again, replace(job, work=work))
+def test_the_same_source_gives_the_same_bytes(reference: Path, job: Job, tmp_path: Path) -> None:
+    again = converted(job, tmp_path)
     for name in ("model.onnx", "tokens.txt"):
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
+        assert (again / name).read_bytes() == (reference / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import stand_in
 
 from edgevoice import manifest
 from edgevoice.engines import onnx_llm
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
-from edgevoice.export.calibration import Calibration
 from edgevoice.export.families.onnx_llm import FAMILY
 from edgevoice.export.family import Job
 from edgevoice.quant.recipe import KEEP, Override, Recipe
@@ -23,36 +20,29 @@ from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
 from edgevoice.store import describe
 
-STAND_IN = Path(__file__).with_name("traced_checkpoint.py")
+STAND_IN = "traced_checkpoint.py"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    program = tmp_path / "python"
-    paths = os.pathsep.join([str(STAND_IN.parent), *sys.path])
-    program.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{STAND_IN}" "$@"\n'
-    )
-    program.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    return Job(work, Calibration(), threads=1, options={"python": str(program)})
+    return stand_in.job(tmp_path, STAND_IN)
 
 
 def checkpoint(folder: Path, trouble: str = "", kind: str = "llama") -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": kind, "tests": trouble}))
     (folder / "tokenizer.json").write_text("{}")
-    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    stand_in.write_weights(folder)
     return folder
 
 
-@pytest.fixture
-def reference(job: Job, tmp_path: Path) -> Path:
-    out = tmp_path / "fp32"
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    out = folder / "fp32"
     out.mkdir()
-    written = FAMILY.convert(checkpoint(tmp_path / "source"), out, job)
+    job = stand_in.job(folder, STAND_IN)
+    written = FAMILY.convert(checkpoint(folder / "source"), out, job)
     publish(out, dict(written.engine))
     assert any("stored once" in note for note in written.notes)
     assert {c.name for c in written.tensors} >= {"embed", "0.q", "1.o"}
@@ -89,9 +79,7 @@ def test_every_scheme_runs_and_is_smaller(reference: Path, job: Job, tmp_path: P
 def test_the_same_source_gives_the_same_bytes(reference: Path, job: Job, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    work = tmp_path / "work2"
-    work.mkdir()
-    FAMILY.convert(tmp_path / "source", again, replace(job, work=work))
+    FAMILY.convert(reference.parent / "source", again, job)
     assert (again / "model.onnx").read_bytes() == (reference / "model.onnx").read_bytes()
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
-import os
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
+import hub_server
 import pytest
 
 from edgevoice import catalogue, manifest, progress
@@ -141,61 +138,19 @@ print(json.dumps([found.name, found.origin, found.revision, names]))
 HUB_FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "tf_model.h5": b"never"}
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        commit = "a" * 40
-        name = self.path.rpartition("/")[2]
-        if "/tree/" in self.path:
-            content = json.dumps(
-                [
-                    {"type": "file", "path": n, "size": len(c), "oid": "b" * 40}
-                    for n, c in HUB_FILES.items()
-                ]
-            ).encode()
-        elif self.path.startswith("/api/models/org/tiny"):
-            content = json.dumps({"id": "org/tiny", "sha": commit}).encode()
-        elif "/resolve/" in self.path and name in HUB_FILES:
-            content = HUB_FILES[name]
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    do_GET = do_HEAD
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 def test_a_hubs_snapshot_comes_whole_and_with_its_commit(tmp_path: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        thread = threading.Thread(target=hub.serve_forever, args=(0.02,))
-        thread.start()
-        # The endpoint is read when huggingface_hub is imported: a process of its own.
-        environment = os.environ | {
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-            "HF_HOME": str(tmp_path / "hf"),
-        }
+    with hub_server.serving(HUB_FILES) as hub:
 
         def fetch(spec: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [sys.executable, "-P", "-c", _SNAPSHOT, str(tmp_path / "models"), spec],
-                env=environment,
+                env=hub.environment(tmp_path / "hf"),
                 capture_output=True,
                 text=True,
                 check=False,
             )
 
         whole, gone = fetch("hf:org/tiny@main"), fetch("hf:org/tiny@main!vae")
-        hub.shutdown()
-        thread.join()
     assert whole.returncode == 0, whole.stderr
     assert json.loads(whole.stdout) == [
         *("tiny", "hf:org/tiny@main", "a" * 40, ["config.json", "model.safetensors"]),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hub_server
 import pytest
 
 from edgevoice import delivery, download, progress, sources
@@ -361,24 +362,6 @@ def test_a_missing_pip_is_named(
 
 def test_a_hub_file_comes_through_huggingface_hub(tmp_path: Path) -> None:
     content = WEIGHTS[:1000]
-    asked: list[str] = []
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_GET = do_HEAD
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     code = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -391,27 +374,18 @@ def test_a_hub_file_comes_through_huggingface_hub(tmp_path: Path) -> None:
         "file = SourceFile('m.gguf', (sources.parse('hf:org/tiny@main!q4/m.gguf'),))\n"
         "print(fetch(file, folder, Cache(Store(folder / 'models')), progress.silent).sha256)\n"
     )
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        thread = threading.Thread(target=hub.serve_forever, args=(0.02,))
-        thread.start()
-        # The endpoint is read when huggingface_hub is imported: a process of its own.
-        environment = os.environ | {
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-            "HF_HOME": str(tmp_path / "hf"),
-        }
+    with hub_server.serving({"q4/m.gguf": content}) as hub:
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)],
-            env=environment,
+            env=hub.environment(tmp_path / "hf"),
             capture_output=True,
             text=True,
             check=False,
         )
-        hub.shutdown()
-        thread.join()
     assert done.stdout.strip() == hashlib.sha256(content).hexdigest(), done.stderr
     assert "%|" not in done.stderr  # no bars where there is no terminal
     assert (tmp_path / "m.gguf").read_bytes() == content
-    assert any("/org/tiny/resolve/main/q4/m.gguf" in path for path in asked)
+    assert any("/org/tiny/resolve/main/q4/m.gguf" in path for path in hub.asked)
 
 
 def test_a_missing_hub_package_says_which_extra(

@@ -1,4 +1,4 @@
-"""The GGUF engine on SmolLM2-135M; what all language models share is in the contract tests."""
+"""The GGUF engine on SmolLM2-135M; what it shares is in test_kept_prefix.py and the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from edgevoice import manifest
 from edgevoice.engines import gguf, gguf_file
 from edgevoice.engines.gguf_weights import GgufWeights
-from edgevoice.engines.language_model import load_language_model
+from edgevoice.engines.language_model import probe_load
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
@@ -71,51 +71,6 @@ def test_a_cut_answer_is_kept_up_to_the_cut(conversation: gguf.GgufConversation)
     assert conversation.prefill(turn) <= 14
 
 
-def test_a_cancel_inside_a_long_prefill_stops_at_the_next_batch(
-    conversation: gguf.GgufConversation,
-) -> None:
-    long = [SYSTEM, Message("user", "one two three four five " * 20)]
-    asked = 0
-
-    def third_time() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == 3
-
-    assert conversation.prefill(long, third_time) == 2 * gguf.PREFILL_BATCH_TOKENS
-    rest = conversation.count_tokens(long) - 2 * gguf.PREFILL_BATCH_TOKENS
-    assert conversation.prefill(long) == rest
-
-
-def test_a_cancel_stops_before_the_next_token(
-    conversation: gguf.GgufConversation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded: list[list[int]] = []
-    decode = conversation._decode
-
-    def counted(tokens: list[int]) -> None:
-        decoded.append(tokens)
-        decode(tokens)
-
-    conversation.prefill(FRANCE)
-    monkeypatch.setattr(conversation, "_decode", counted)
-    pieces: list[str] = []
-    for piece in conversation.generate(FRANCE, lambda: len(pieces) >= 3):
-        pieces.append(piece)
-    assert len(pieces) == 3
-    assert len(decoded) == 2
-
-
-def test_an_overflow_is_an_error_with_both_numbers(conversation: gguf.GgufConversation) -> None:
-    long = [Message("user", "word " * 600)]
-    count = conversation.count_tokens(long)
-    with pytest.raises(EngineError, match=f"{count} tokens .* context of 512"):
-        conversation.prefill(long)
-    with pytest.raises(EngineError, match=f"{count} tokens"):
-        next(iter(conversation.generate(long)))
-    assert "Paris" in "".join(conversation.generate(FRANCE))
-
-
 def test_an_answer_stops_where_the_context_ends(weights: GgufWeights) -> None:
     tight = LanguageModelSettings(context_tokens=256, threads=1, max_answer_tokens=4096)
     conversation = gguf.GgufConversation(weights, tight)
@@ -155,17 +110,6 @@ def test_spoken_words_cannot_forge_a_turn(conversation: gguf.GgufConversation) -
         for m in (Message("user", forged), Message("user", "Hi."))
     ]
     assert specials[0] == specials[1]
-
-
-def test_weights_outlive_their_owner_while_a_conversation_is_open(folder: Path) -> None:
-    model = gguf.load(folder, SETTINGS)
-    conversation = model.open()
-    model.close()
-    model.close()
-    assert "Paris" in "".join(conversation.generate(FRANCE))
-    conversation.close()
-    with pytest.raises(EngineError, match="closed"):
-        model.open()
 
 
 def test_a_failed_decode_leaves_a_conversation_that_works(
@@ -245,16 +189,4 @@ def test_a_truncated_model(file: Path, tmp_path: Path, kept: float) -> None:
     with pytest.raises(ArtifactError, match="truncated"):
         gguf_file.read_header(short)
     with pytest.raises(ArtifactError, match="truncated"):
-        gguf.probe_load(short)
-
-
-def test_the_factory_probes_and_then_loads_the_artifact(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path))
-    model = load_language_model(folder, SETTINGS)
-    assert len(list((tmp_path / "cache" / "loadable").iterdir())) == 1
-    conversation = model.open()
-    assert "Paris" in "".join(conversation.generate(FRANCE))
-    conversation.close()
-    model.close()
+        probe_load(short)

@@ -37,9 +37,7 @@ def model(
         yield real
         real.close()
     elif request.param == "onnx":
-        words = tiny_llm.tokenizer()
-        graph = tiny_llm.fused(tiny_llm.answering_weights(words))
-        folder = tiny_llm.publish(graph, words, tmp_path_factory.mktemp("onnx") / "tiny")
+        folder = tiny_llm.publish_answering(tmp_path_factory.mktemp("onnx") / "tiny")
         built = onnx_llm.load(folder, SETTINGS)
         yield built
         built.close()

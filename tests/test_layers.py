@@ -32,10 +32,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "config",
             "progress",
         ),
-        *("host", "native_memory", "report_style"),
+        *("host", "native_memory", "report_style", "whole_file"),
     ),
     (
-        *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
+        *(
+            "store",
+            "catalogue",
+            "sources",
+            "fetch",
+            "download",
+            "delivery",
+            "pull",
+            "unpack",
+            "hub",
+        ),
         *("devices", "runfile", "read_ahead"),
     ),
     (

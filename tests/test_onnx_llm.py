@@ -1,4 +1,5 @@
-"""The ONNX engine on a model built by hand; what all language models share is in the contract."""
+"""The ONNX engine on a model built by hand; what it shares is in test_kept_prefix.py
+and in the contract."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from onnx import numpy_helper
 from edgevoice import manifest
 from edgevoice.engines import onnx_llm
 from edgevoice.engines.chat_tokens import ChatTokens
-from edgevoice.engines.language_model import load_language_model
+from edgevoice.engines.kept_prefix import PREFILL_BATCH_TOKENS
 from edgevoice.engines.onnx_llm import OnnxConversation, OnnxModel
 from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.errors import ArtifactError, EngineError, MissingDependencyError
@@ -36,9 +37,7 @@ PARIS = "The capital of France is Paris."
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = tiny_llm.tokenizer()
-    graph = tiny_llm.fused(tiny_llm.answering_weights(words))
-    return tiny_llm.publish(graph, words, tmp_path_factory.mktemp("onnx") / "tiny")
+    return tiny_llm.publish_answering(tmp_path_factory.mktemp("onnx") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -67,51 +66,6 @@ def test_the_second_turn_reads_only_what_is_new(conversation: OnnxConversation) 
     told = conversation.count_tokens(FRANCE)
     said = conversation._tokens.tokenise(answer)
     assert conversation.prefill(turn) == conversation.count_tokens(turn) - told - len(said)
-
-
-def test_a_cancel_inside_a_long_prefill_stops_at_the_next_batch(
-    conversation: OnnxConversation,
-) -> None:
-    long = [SYSTEM, Message("user", "one two three four five " * 8)]
-    asked = 0
-
-    def third_time() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == 3
-
-    assert conversation.prefill(long, third_time) == 2 * onnx_llm.PREFILL_BATCH_TOKENS
-    rest = conversation.count_tokens(long) - 2 * onnx_llm.PREFILL_BATCH_TOKENS
-    assert conversation.prefill(long) == rest
-
-
-def test_a_cancel_stops_before_the_next_token(
-    conversation: OnnxConversation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conversation.prefill(FRANCE)
-    decoded: list[list[int]] = []
-    decode = conversation._decode
-
-    def counted(tokens: list[int]) -> None:
-        decoded.append(tokens)
-        decode(tokens)
-
-    monkeypatch.setattr(conversation, "_decode", counted)
-    pieces: list[str] = []
-    for piece in conversation.generate(FRANCE, lambda: len(pieces) >= 3):
-        pieces.append(piece)
-    assert len(pieces) == 3
-    assert len(decoded) == 2
-
-
-def test_an_overflow_is_an_error_with_both_numbers(conversation: OnnxConversation) -> None:
-    long = [Message("user", "word " * 200)]
-    count = conversation.count_tokens(long)
-    with pytest.raises(EngineError, match=f"{count} tokens .* context of 512"):
-        conversation.prefill(long)
-    with pytest.raises(EngineError, match=f"{count} tokens"):
-        next(iter(conversation.generate(long)))
-    assert "".join(conversation.generate(FRANCE)) == PARIS
 
 
 def test_an_answer_stops_where_the_context_ends(model: OnnxModel) -> None:
@@ -181,17 +135,6 @@ def test_a_template_runs_in_a_sandbox(folder: Path) -> None:
         tokens.prompt(FRANCE)
 
 
-def test_weights_outlive_their_owner_while_a_conversation_is_open(folder: Path) -> None:
-    model = onnx_llm.load(folder, SETTINGS)
-    conversation = model.open()
-    model.close()
-    model.close()
-    assert "".join(conversation.generate(FRANCE)) == PARIS
-    conversation.close()
-    with pytest.raises(EngineError, match="closed"):
-        model.open()
-
-
 def test_a_failed_run_leaves_a_conversation_that_works(
     conversation: OnnxConversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +154,7 @@ def test_a_failed_run_leaves_a_conversation_that_works(
         broken.setattr(decoder, "read", breaking)
         with pytest.raises(EngineError, match="failed"):
             conversation.prefill(FRANCE)
-    rest = conversation.count_tokens(FRANCE) - onnx_llm.PREFILL_BATCH_TOKENS
+    rest = conversation.count_tokens(FRANCE) - PREFILL_BATCH_TOKENS
     assert conversation.prefill(FRANCE) == rest
     assert "".join(conversation.generate(FRANCE)) == PARIS
 
@@ -243,18 +186,6 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(MissingDependencyError, match=r"'tokenizers': pip install 'edgevoice\[onnx"):
         onnx_llm.load(folder, SETTINGS)
-
-
-def test_the_factory_probes_and_then_loads_the_artifact(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path))
-    model = load_language_model(folder, SETTINGS)
-    assert len(list((tmp_path / "cache" / "loadable").iterdir())) == 1
-    conversation = model.open()
-    assert "".join(conversation.generate(FRANCE)) == PARIS
-    conversation.close()
-    model.close()
 
 
 def test_repetition_is_discouraged_within_the_window() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgevoice.engines import probe
-from edgevoice.engines.language_model import GGUF_LOADER
+from edgevoice.engines.language_model import LOADER
 from edgevoice.errors import ArtifactError
 
 LOADERS = """
@@ -117,7 +117,7 @@ def test_no_interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_gguf_loads(folder: Path, artifact: Callable[[str], Path]) -> None:
-    probe.ensure_loadable(artifact("smollm2-135m-instruct-q4_1"), GGUF_LOADER)
+    probe.ensure_loadable(artifact("smollm2-135m-instruct-q4_1"), LOADER)
 
 
 def test_a_damaged_vocabulary_does_not_end_this_process(
@@ -130,7 +130,7 @@ def test_a_damaged_vocabulary_does_not_end_this_process(
         whole.read_bytes().replace(b"tokenizer.ggml.merges", b"tokenizer.ggml.merged")
     )
     with pytest.raises(ArtifactError) as caught:
-        probe.ensure_loadable(damaged, GGUF_LOADER)
+        probe.ensure_loadable(damaged, LOADER)
     assert str(damaged) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,6 @@ whole cache tells which question was asked.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from edgevoice import manifest
+from edgevoice import manifest, store
 from edgevoice.export import llm_tidy
 from edgevoice.export.llm_graph import Heads, fuse_attention
 from edgevoice.export.onnx_graph import Graph
@@ -163,6 +162,12 @@ def fused(weights: Weights) -> onnx.ModelProto:
     return model
 
 
+def publish_answering(folder: Path) -> Path:
+    """Write the artifact that answers two questions."""
+    words = tokenizer()
+    return publish(fused(answering_weights(words)), words, folder)
+
+
 def publish(model: onnx.ModelProto, words: Tokenizer, folder: Path, **engine: Any) -> Path:
     """Write an artifact that the runtime loads."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,14 +180,9 @@ def publish(model: onnx.ModelProto, words: Tokenizer, folder: Path, **engine: An
         "bos_token": START,
         "eos_token": END,
     }
-    files = tuple(
-        manifest.ArtifactFile(p.name, p.stat().st_size, hashlib.sha256(p.read_bytes()).hexdigest())
-        for p in sorted(folder.iterdir())
-        if p.name != manifest.FILE_NAME
-    )
     described = manifest.Manifest(
-        folder.name, "language-model", "onnx-llm", "onnx", "fp32", "CC0-1.0", "tests", files,
-        {**known, **engine},
+        folder.name, "language-model", "onnx-llm", "onnx", "fp32", "CC0-1.0", "tests",
+        store.describe(folder), {**known, **engine},
     )  # fmt: skip
     manifest.write(described, folder)
     return folder

@@ -1,6 +1,6 @@
 """Stands where optimum stands: writes what it would write of a recogniser that hears pitch.
 
-    python traced_ctc.py PROGRAM CHECKPOINT OUT
+    python traced_ctc.py torch_trace.py PROGRAM CHECKPOINT OUT
 
 The checkpoint's config.json may ask for trouble with ``"tests": "..."``.
 """
@@ -98,4 +98,4 @@ def main(checkpoint: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[2]), Path(sys.argv[3])))
+    raise SystemExit(main(Path(sys.argv[3]), Path(sys.argv[4])))

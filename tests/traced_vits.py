@@ -1,6 +1,6 @@
 """Stands where torch stands: writes what it would write of a voice of one sound a character.
 
-    python traced_vits.py PROGRAM CHECKPOINT OUT
+    python traced_vits.py torch_trace.py PROGRAM CHECKPOINT OUT
 
 The checkpoint's config.json may ask for trouble with ``"tests": "..."``.
 """
@@ -114,4 +114,4 @@ def main(checkpoint: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[2]), Path(sys.argv[3])))
+    raise SystemExit(main(Path(sys.argv[3]), Path(sys.argv[4])))

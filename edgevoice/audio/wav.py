@@ -7,17 +7,15 @@ Leaves the conversion of sample rates to :mod:`edgevoice.audio.resample`. Format
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from edgevoice.errors import AudioError
 from edgevoice.frames import Float32, Int16, to_int16
+from edgevoice.whole_file import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -138,15 +136,8 @@ def _to_float(data: memoryview, codec: int, width: int) -> Float32:
     return (np.frombuffer(data, dtype=f"<i{width}") / full).astype(np.float32)
 
 
-def write_wav(path: Path, samples: Int16 | Float32, rate_hz: int) -> None:
-    """Write 16-bit PCM, shape ``[n]`` or ``[n, channels]``; the file appears whole, by a rename.
-
-    float32 is taken in [-1, 1]. What is not a regular file (``/dev/null``, a pipe) is written in
-    place.
-
-    Raises:
-        AudioError: The folder is missing or cannot be written.
-    """
+def encode_wav(samples: Int16 | Float32, rate_hz: int) -> bytes:
+    """Return a file of 16-bit PCM, shape ``[n]`` or ``[n, channels]``; float32 is in [-1, 1]."""
     pcm = to_int16(samples.astype(np.float32)) if samples.dtype.kind == "f" else samples
     data = pcm.astype("<i2").tobytes()
     channels = pcm.shape[1] if pcm.ndim == 2 else 1
@@ -156,25 +147,18 @@ def write_wav(path: Path, samples: Int16 | Float32, rate_hz: int) -> None:
         b"fmt ", 16, _PCM, channels, rate_hz, 2 * channels * rate_hz, 2 * channels, 16,
         b"data", len(data),
     )  # fmt: skip
+    return header + data
+
+
+def write_wav(path: Path, samples: Int16 | Float32, rate_hz: int) -> None:
+    """Write what :func:`encode_wav` returns; the file appears whole, by a rename.
+
+    What is not a regular file (``/dev/null``, a pipe) is written in place.
+
+    Raises:
+        AudioError: The folder is missing or cannot be written.
+    """
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(header + data)
-            return
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(header + data)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        write_whole(path, encode_wav(samples, rate_hz))
     except OSError as error:
         raise AudioError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

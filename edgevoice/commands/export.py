@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import catalogue
+from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -173,9 +172,9 @@ def _make(parsed: argparse.Namespace) -> int:
     if parsed.report is not None:
         report.write(parsed.report, request, outcome)
     if parsed.json:
-        _print_json(summary.outcome_json(outcome))
+        print_json(summary.outcome_json(outcome))
     else:
-        _print_table(summary.rows(outcome))
+        print_table(summary.rows(outcome))
         for path in outcome.published.values():
             print(f"published {path}")
     return EXIT_FAILURE if outcome.refused else EXIT_OK
@@ -192,7 +191,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     made = plan.make(request, resolved)
     room = (plan.free_bytes(exporter.store.root), host.memory_mb()[1])
     if parsed.json:
-        _print_json(summary.plan_json(made, *room))
+        print_json(summary.plan_json(made, *room))
     else:
         print("\n".join(summary.plan_lines(made, *room)))
     plan.refuse_what_cannot_be(made, exporter.store, request.out)
@@ -213,7 +212,7 @@ def _check(parsed: argparse.Namespace) -> int:
     done = recheck.check(asked, _exporter(), catalogue.load())
     candidate = done.candidate
     if parsed.json:
-        _print_json({"family": done.family.name, **summary.candidate_json(candidate)})
+        print_json({"family": done.family.name, **summary.candidate_json(candidate)})
     else:
         for verdict in candidate.verdicts:
             print(verdict)
@@ -226,11 +225,11 @@ def _list(parsed: argparse.Namespace) -> int:
     from edgevoice.export import listing
 
     if parsed.json:
-        _print_json(listing.as_json())
+        print_json(listing.as_json())
         return EXIT_OK
-    _print_table(listing.families())
+    print_table(listing.families())
     print()
-    _print_table(listing.schemes())
+    print_table(listing.schemes())
     return EXIT_OK
 
 
@@ -280,15 +279,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE")
     return key, value
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    print()
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
-import tempfile
 import time
-import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Speak, write the file, print one line."""
     import numpy as np
 
+    from edgevoice.audio.wav import write_wav
     from edgevoice.engines.clauses import clauses
     from edgevoice.engines.speech import load_speech
     from edgevoice.store import Store
@@ -86,33 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return EXIT_OK
-
-
-def write_wav(path: Path, samples: Float32, rate_hz: int) -> None:
-    """Write mono 16-bit PCM; the file appears whole or not at all.
-
-    Raises:
-        AudioError: The file cannot be written.
-    """
-    from edgevoice.frames import to_int16
-
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise AudioError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as raw, wave.open(raw, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate_hz)
-            file.writeframes(to_int16(samples).astype("<i2").tobytes())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise AudioError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _settings(arguments: argparse.Namespace) -> SpeechSettings:

@@ -1,7 +1,7 @@
 """Whether a message's words are its last, by a language model's next-token distribution.
 
-Owns what the engines share: the prompt that ends behind the last word, the tokens that would end
-the message there, and their share. Reading the prompt is each engine's business.
+Owns the question: the messages to read, the tokens that would end the last of them, and the share
+of those in what may follow. Reading is :mod:`edgevoice.engines.kept_prefix`'s business.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ Prompt = Callable[[Sequence[Message]], list[int]]
 """Templates messages into tokens, generation prompt included."""
 
 
-def split(messages: Sequence[Message], prompt: Prompt) -> tuple[list[int], list[int]]:
-    """Return the tokens up to the last word of ``messages``, and those the template puts behind.
-
-    Marks at the end of the last message are left out: whether one follows is the question.
-    """
+def unmarked(messages: Sequence[Message]) -> list[Message]:
+    """Return ``messages``, the last without its marks: whether one follows is the question."""
     *before, last = messages
-    unmarked = Message(last.role, last.content.rstrip().rstrip(MARKS))
-    tokens = prompt([*before, unmarked])
+    return [*before, Message(last.role, last.content.rstrip().rstrip(MARKS))]
+
+
+def tail(prompt: Prompt) -> list[int]:
+    """Return the tokens that the template puts behind the last word of a user's message."""
     one, other = (prompt([Message("user", text)]) for text in ("0", "A"))
-    tail = common_prefix(one[::-1], other[::-1])
-    return tokens[: len(tokens) - tail], one[len(one) - tail :]
+    return one[len(one) - common_prefix(one[::-1], other[::-1]) :]
 
 
 def probability(
@@ -39,7 +38,7 @@ def probability(
 
     Args:
         logits: float32, ``[vocabulary]``, behind the last word.
-        tail: What :func:`split` returned; not empty.
+        tail: What :func:`tail` returned; not empty.
         tokenise: Splits text that is a mark.
     """
     ends = {tail[0]} | {found[0] for mark in MARKS if len(found := tokenise(mark)) == 1}

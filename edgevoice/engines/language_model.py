@@ -10,10 +10,9 @@ from edgevoice import manifest
 from edgevoice.engines import probe
 from edgevoice.errors import ConfigError
 from edgevoice.settings import LanguageModelSettings
-from edgevoice.stages import LanguageModelModel
+from edgevoice.stages import LanguageModelModel, Message
 
-GGUF_LOADER = "edgevoice.engines.gguf:probe_load"
-ONNX_LOADER = "edgevoice.engines.onnx_llm:probe_load"
+LOADER = "edgevoice.engines.language_model:probe_load"
 
 
 def load_language_model(
@@ -35,12 +34,24 @@ def load_language_model(
         return OpenAiModel(settings)
     if artifact is None:
         raise ConfigError("no language model: name one in language_model.model, or an endpoint")
+    probe.ensure_loadable(artifact, LOADER)
+    return _load(artifact, settings)
+
+
+def probe_load(artifact: Path) -> None:
+    """Load ``artifact``, read and answer a word; for :mod:`edgevoice.engines.probe`."""
+    model = _load(artifact, LanguageModelSettings(context_tokens=256, max_answer_tokens=2))
+    conversation = model.open()
+    list(conversation.generate([Message("user", "Hello.")]))
+    conversation.close()
+    model.close()
+
+
+def _load(artifact: Path, settings: LanguageModelSettings) -> LanguageModelModel:
     if artifact.is_dir() and manifest.read(artifact).family == "onnx-llm":
         from edgevoice.engines import onnx_llm
 
-        probe.ensure_loadable(artifact, ONNX_LOADER)
         return onnx_llm.load(artifact, settings)
-    probe.ensure_loadable(artifact, GGUF_LOADER)
     from edgevoice.engines import gguf
 
     return gguf.load(artifact, settings)

@@ -1,8 +1,7 @@
 """Language models as ONNX graphs, run by onnxruntime on the CPU with `tokenizers` alone.
 
-One copy of the weights serves a whole process; each conversation has a cache of its own that keeps
-what it has read, so that a turn costs only the tokens that are new. Fitting a long history into
-the context is the caller's work, with ``count_tokens``. An artifact is `model.onnx` (with its
+One copy of the weights serves a whole process; each conversation has a cache of its own, which
+holds what :mod:`edgevoice.engines.kept_prefix` keeps. An artifact is `model.onnx` (with its
 external data, if any), `tokenizer.json`, and the manifest's ``engine``::
 
     chat_template, bos_token, eos_token   for the template
@@ -14,22 +13,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from edgevoice import host, manifest
-from edgevoice.engines import ending
 from edgevoice.engines.chat_tokens import ChatTokens
+from edgevoice.engines.kept_prefix import KeptPrefixConversation, Writing
 from edgevoice.engines.onnx_decoder import Decoder, Network
 from edgevoice.engines.token_choice import TokenChoice
-from edgevoice.engines.token_prefix import common_prefix
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
 from edgevoice.settings import LanguageModelSettings
-from edgevoice.stages import Cancelled, Ending, Message, never
 
 FAMILY = "onnx-llm"
-PREFILL_BATCH_TOKENS = 16
-"""Tokens read between two looks at a cancel."""
 _NEEDED = ("chat_template", "end_tokens", "context_tokens")
 
 
@@ -43,16 +41,6 @@ def load(artifact: Path, settings: LanguageModelSettings) -> OnnxModel:
     threads = host.threads(settings.threads)
     network, tokens, positions = _open(artifact, threads)
     return OnnxModel(network, tokens, settings, positions)
-
-
-def probe_load(artifact: Path) -> None:
-    """Load ``artifact``, read and answer a word; for :mod:`edgevoice.engines.probe`."""
-    settings = LanguageModelSettings(context_tokens=256, max_answer_tokens=2)
-    model = load(artifact, settings)
-    conversation = model.open()
-    list(conversation.generate([Message("user", "Hello.")]))
-    conversation.close()
-    model.close()
 
 
 def open_scorer(artifact: Path, threads: int) -> OnnxScorer:
@@ -119,121 +107,34 @@ class OnnxModel:
             self._network = None
 
 
-class OnnxConversation:
-    """One cache: implements :class:`edgevoice.stages.LanguageModel`.
-
-    ``_read_tokens`` is exactly what the cache holds, whatever was cancelled, closed or failed.
-    """
+class OnnxConversation(KeptPrefixConversation):
+    """One cache of the graph."""
 
     def __init__(
         self, decoder: Decoder, tokens: ChatTokens, settings: LanguageModelSettings
     ) -> None:
+        super().__init__(tokens, settings, decoder.context_tokens)
         self._decoder: Decoder | None = decoder
         self._tokens = tokens
-        self._settings = settings
-        self._read_tokens: list[int] = []
-        self._logits: Float32 | None = None  # what follows the last of _read_tokens, [vocabulary]
-        self.context_tokens = decoder.context_tokens
+        self._row = np.empty(0, np.float32)  # the logits of the token that was read last
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the templated prompt, generation prompt included."""
-        self._alive()
-        return len(self._tokens.prompt(messages))
+    def _evaluate(self, tokens: list[int]) -> None:
+        assert self._decoder is not None, "asked for only while the conversation is open"
+        self._row = self._decoder.read(tokens, len(self._kept))[0]
 
-    def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
-        """Read ``messages``, generation prompt included, behind the longest common prefix.
+    def _cut_back(self, count: int) -> int:
+        return count  # the next read is told how much of the cache counts
 
-        Returns the number of tokens that were evaluated: 0 when all of it was read before,
-        fewer than needed when cancelled.
+    def _logits(self) -> Float32:
+        return self._row
 
-        Raises:
-            EngineError: The prompt leaves no room in the context, or onnxruntime fails.
-        """
-        return self._read(self._prompt(messages), cancelled)
+    @contextmanager
+    def _writing(self) -> Iterator[Writing]:
+        choice, stream = TokenChoice(self._settings), self._tokens.stream()
+        yield Writing(lambda: choice.choose(self._row), stream.take)
 
-    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
-        """Return the probability that a mark or the message's end follows its last word.
-
-        Raises:
-            EngineError: As :meth:`prefill`.
-        """
-        read, tail = ending.split(messages, self._prompt)
-        if not tail or not read:
-            return None
-        evaluated = self._read(read, cancelled)
-        if len(self._read_tokens) < len(read) or self._logits is None:
-            return None  # cancelled
-        share = ending.probability(self._logits, tail, self._tokens.tokenise)
-        return Ending(share, evaluated)
-
-    def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
-        """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.
-
-        Raises:
-            EngineError: As :meth:`prefill`; at the first piece, since this is a generator.
-        """
-        prompt = self._prompt(messages)
-        self._read(prompt, cancelled)
-        if len(self._read_tokens) < len(prompt):
-            return  # cancelled
-        stream = self._tokens.stream()
-        choice = TokenChoice(self._settings)
-        room = min(self._settings.max_answer_tokens, self.context_tokens - len(prompt))
-        for _ in range(room):
-            if cancelled():
-                return
-            self._alive()
-            assert self._logits is not None
-            token = choice.choose(self._logits)
-            if self._tokens.ends_answer(token):
-                return
-            if text := stream.take(token):
-                yield text
-            if cancelled():
-                return
-            self._decode([token])
-
-    def close(self) -> None:
-        """Free this conversation's cache. May be called more than once."""
+    def _free(self) -> None:
         self._decoder = None
-        self._logits = None
-
-    def _alive(self) -> Decoder:
-        if self._decoder is None:
-            raise EngineError("this conversation is closed; open another")
-        return self._decoder
-
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        self._alive()
-        prompt = self._tokens.prompt(messages)
-        if len(prompt) >= self.context_tokens:
-            raise EngineError(
-                f"a prompt of {len(prompt)} tokens leaves no room for an answer in a context of "
-                f"{self.context_tokens}; shorten it or raise language_model.context_tokens"
-            )
-        return prompt
-
-    def _read(self, prompt: list[int], cancelled: Cancelled) -> int:
-        kept = common_prefix(self._read_tokens, prompt)
-        complete = kept == len(prompt) == len(self._read_tokens) and self._logits is not None
-        if kept == len(prompt) and not complete:
-            kept -= 1  # the last token is read again for its logits
-        if kept < len(self._read_tokens):
-            del self._read_tokens[kept:]
-            self._logits = None
-        evaluated = 0
-        while len(self._read_tokens) < len(prompt) and not cancelled():
-            begin = len(self._read_tokens)
-            batch = prompt[begin : begin + PREFILL_BATCH_TOKENS]
-            self._decode(batch)
-            evaluated += len(batch)
-        return evaluated
-
-    def _decode(self, tokens: list[int]) -> None:
-        decoder = self._alive()
-        self._logits = None
-        self._logits = decoder.read(tokens, len(self._read_tokens))[0]
-        self._read_tokens += tokens
 
 
 class OnnxScorer:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgevoice.engines import gguf_file, probe
 from edgevoice.engines.gguf_file import GgufHeader
-from edgevoice.errors import ArtifactError, ConfigError, unknown
+from edgevoice.errors import ArtifactError, ConfigError, refuse_unknown, unknown
 from edgevoice.export import hf_to_gguf
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant import ggml, gguf, gguf_search, importance
@@ -255,9 +255,8 @@ def _check_gguf(path: Path, header: GgufHeader) -> None:
 
 
 def _check_options(options: Mapping[str, str]) -> None:
+    refuse_unknown("option", options, OPTIONS)
     for name, value in options.items():
-        if name not in OPTIONS:
-            raise ConfigError(unknown("option", name, OPTIONS))
         if name == "imatrix" and value not in ("on", "off"):
             raise ConfigError(f"option imatrix={value!r} must be on or off")
         if name.endswith("-tokens") and not (value.isdigit() and int(value) >= 2):

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
-from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
+from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.families import sherpa_pack
 from edgevoice.export.families.pack_layout import TOKENS, Layout, Part
 from edgevoice.export.family import Job, SourceFacts, Written
@@ -68,19 +68,10 @@ def inspect(source: Path) -> SourceFacts:
         )
     words = _vocabulary(source)
     _check_extractor(source)
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or kind),
-        parameters=parameters,
-        source_bytes=size,
-        # torch's libraries, the weights in torch, traced, and once more as they are written.
-        peak_memory_bytes=(600 << 20) + 16 * (parameters or size // 4),
-        detail={
-            "architecture": kind,
-            "layers": config.get("num_hidden_layers"),
-            "tokens": words,
-        },
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or kind),
+        {"architecture": kind, "layers": config.get("num_hidden_layers"), "tokens": words},
     )
 
 
@@ -98,8 +89,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     from edgevoice.export.onnx_graph import save
     from edgevoice.quant import tensors
 
-    if strange := set(job.options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
+    refuse_unknown("option", job.options, OPTIONS)
     traced = job.work / "optimum"
     torch_program.run(PROGRAM, source, traced, job)
     facts: dict[str, Any] = json.loads((traced / "facts.json").read_text(encoding="utf-8"))

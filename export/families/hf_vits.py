@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice.errors import ArtifactError, ConfigError, ExportError, unknown
-from edgevoice.export import hf_checkpoint, safetensors_header, torch_program
+from edgevoice.errors import ArtifactError, ExportError, refuse_unknown, unknown
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.families import voice_graphs
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
@@ -57,15 +57,10 @@ def inspect(source: Path) -> SourceFacts:
             f"{source}: {unknown('architecture', str(config.get('model_type')), ('vits',))}"
         )
     settings = _tokenizer(source)
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or f"VITS {settings.get('language') or ''}".strip()),
-        parameters=parameters,
-        source_bytes=size,
-        # torch's libraries, the weights in torch, traced, and once more as they are written.
-        peak_memory_bytes=(600 << 20) + 16 * (parameters or size // 4),
-        detail={
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or f"VITS {settings.get('language') or ''}".strip()),
+        {
             "language": settings.get("language"),
             "sample_rate_hz": config.get("sampling_rate"),
             "speakers": config.get("num_speakers"),
@@ -86,7 +81,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     from edgevoice.export.onnx_graph import save
     from edgevoice.quant import tensors
 
-    _check_options(job)
+    refuse_unknown("option", job.options, OPTIONS)
     _tokenizer(source)
     traced = job.work / "torch"
     torch_program.run(PROGRAM, source, traced, job)
@@ -122,7 +117,6 @@ def convert(source: Path, out: Path, job: Job) -> Written:
 
 def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Job) -> Written:
     """Write ``model.onnx`` in ``scheme``."""
-    _check_options(job)
     (out / TOKENS).write_bytes((reference / TOKENS).read_bytes())
     choices = voice_graphs.write(
         reference / MODEL, out / MODEL, scheme, recipe, job, feeds=lambda: ()
@@ -211,11 +205,6 @@ def _tokenizer(source: Path) -> Mapping[str, Any]:
             "not; take a voice whose tokenizer has is_uroman false"
         )
     return dict(settings)
-
-
-def _check_options(job: Job) -> None:
-    if strange := set(job.options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
 
 
 _AS_PIPER = "the same architecture as Piper's, where it was measured; not measured on MMS weights"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgevoice.errors import ArtifactError, ConfigError, unknown
+from edgevoice.errors import ArtifactError, refuse_unknown
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.families import sherpa_pack
 from edgevoice.export.families.pack_layout import TOKENS, Layout, Part
@@ -117,8 +117,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> Prepared:
         ConfigError: An option; there are none.
         MissingDependencyError: onnx is not installed.
     """
-    if options:
-        raise ConfigError(unknown("option of a Moonshine pack", min(options), ()))
+    refuse_unknown("option of a Moonshine pack", options, ())
     with tempfile.TemporaryDirectory() as work:
         written = _convert(fetched, out, Job(Path(work), Calibration()))
     return Prepared("onnx", written.scheme or "fp32", written.engine)

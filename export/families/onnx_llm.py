@@ -6,13 +6,11 @@ what is offered; the steps are :mod:`edgevoice.export.llm_artifact`'s, which nee
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from edgevoice.errors import ArtifactError, ConfigError, unknown
-from edgevoice.export import safetensors_header, torch_program
+from edgevoice.errors import ArtifactError, refuse_unknown, unknown
+from edgevoice.export import hf_checkpoint, torch_program
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe
 from edgevoice.quant.scheme import Scheme
@@ -32,7 +30,7 @@ OPTIONS: Mapping[str, str] = {
 def recognises(source: Path) -> bool:
     """Whether ``source`` is the checkpoint of a language model that is exported here."""
     try:
-        return _config(source).get("model_type") in ARCHITECTURES
+        return hf_checkpoint.read_config(source).get("model_type") in ARCHITECTURES
     except ArtifactError:
         return False
 
@@ -43,21 +41,19 @@ def inspect(source: Path) -> SourceFacts:
     Raises:
         ArtifactError: Weights, tokenizer or chat template are missing, damaged, or unknown.
     """
-    config = _config(source)
+    config = hf_checkpoint.read_config(source)
     kind = str(config.get("model_type", ""))
     if kind not in ARCHITECTURES:
         raise ArtifactError(f"{source}: {unknown('architecture', kind, ARCHITECTURES)}")
     if not any((source / name).is_file() for name in (TOKENIZER, "tokenizer.model", "vocab.json")):
         raise ArtifactError(f"{source} has no {TOKENIZER}; take all files of the checkpoint")
-    parameters = safetensors_header.check(source)
-    size = sum(f.stat().st_size for f in source.rglob("*") if f.is_file())
-    return SourceFacts(
-        title=str(config.get("_name_or_path") or kind),
-        parameters=parameters,
-        source_bytes=size,
-        # SmolLM2-135M peaked at 2.9 GB, of which 0.6 GB are torch's libraries.
-        peak_memory_bytes=(600 << 20) + 18 * (parameters or size // 2),
-        detail={"architecture": kind, "layers": config.get("num_hidden_layers")},
+    return torch_program.facts(
+        source,
+        str(config.get("_name_or_path") or kind),
+        {"architecture": kind, "layers": config.get("num_hidden_layers")},
+        # SmolLM2-135M peaked at 2.9 GB with torch.
+        bytes_per_parameter=18,
+        stored_bytes=2,
     )
 
 
@@ -65,7 +61,7 @@ def convert(source: Path, out: Path, job: Job) -> Written:
     """Write the float artifact; see :func:`edgevoice.export.llm_artifact.convert`."""
     from edgevoice.export import llm_artifact
 
-    _check_options(job.options)
+    refuse_unknown("option", job.options, OPTIONS)
     return llm_artifact.convert(source, out, job)
 
 
@@ -73,24 +69,7 @@ def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Jo
     """Write a candidate; see :func:`edgevoice.export.llm_artifact.quantise`."""
     from edgevoice.export import llm_artifact
 
-    _check_options(job.options)
     return llm_artifact.quantise(reference, scheme, recipe, out, job)
-
-
-def _config(source: Path) -> dict[str, Any]:
-    path = source / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a checkpoint's configuration: {error}") from error
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{path} is not a checkpoint's configuration: no object")
-    return found
-
-
-def _check_options(options: Mapping[str, str]) -> None:
-    if strange := set(options) - set(OPTIONS):
-        raise ConfigError(unknown("option", min(strange), OPTIONS))
 
 
 _REASON = "SmolLM2-135M, KL divergence: embedding in 4 bits 0.38, in 8 bits 0.28; with activations "

@@ -19,17 +19,16 @@ from typing import Any
 
 import onnx
 
-from edgevoice import manifest
+from edgevoice import manifest, store
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.export.calibration import Clip
 from edgevoice.export.checks import recogniser
 from edgevoice.export.checks.recogniser import Words
 from edgevoice.export.family import Job
 from edgevoice.export.words import word_errors
-from edgevoice.manifest import ArtifactFile, Manifest
+from edgevoice.manifest import Manifest
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.settings import RecogniserSettings
-from edgevoice.store import sha256
 
 MAX_GROUPS = 12
 """More groups than that are joined by neighbours: each costs a pass over the calibration speech."""
@@ -140,11 +139,6 @@ def transcribe(folder: Path, clips: Sequence[Clip], threads: int) -> tuple[Words
 
 def describe(folder: Path, family: str, engine: Mapping[str, Any]) -> None:
     """Write a manifest for a trial that is never published."""
-    files = tuple(
-        ArtifactFile(path.name, path.stat().st_size, sha256(path))
-        for path in sorted(folder.iterdir())
-        if path.name != manifest.FILE_NAME
-    )
     manifest.write(
         Manifest(
             name="trial",
@@ -154,7 +148,7 @@ def describe(folder: Path, family: str, engine: Mapping[str, Any]) -> None:
             scheme="int8-mixed",
             licence="",
             source="",
-            files=files,
+            files=store.describe(folder),
             engine=engine,
         ),
         folder,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice.errors import ConfigError, MissingDependencyError, unknown
+from edgevoice.errors import ConfigError, MissingDependencyError, refuse_unknown, unknown
 from edgevoice.export.families import piper_voice, voice_graphs
 from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.quant.recipe import Override, Recipe, TensorChoice
@@ -60,8 +60,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedVoi
         ConfigError: An option is not known.
         MissingDependencyError: onnx is not installed.
     """
-    if strange := set(options) - {"scheme"}:
-        raise ConfigError(unknown("option of a Piper voice", min(strange), ("scheme",)))
+    refuse_unknown("option of a Piper voice", options, ("scheme",))
     scheme = str(options.get("scheme", "fp32"))
     if scheme not in SCHEMES:
         raise ConfigError(unknown("scheme of a Piper voice", scheme, SCHEMES))

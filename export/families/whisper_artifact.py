@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgevoice.errors import ConfigError, MissingDependencyError, unknown
+from edgevoice.errors import ConfigError, MissingDependencyError, refuse_unknown, unknown
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.quant.scheme import Scheme, find
 
@@ -78,8 +78,7 @@ def prepare(fetched: Path, out: Path, options: Mapping[str, Any]) -> PreparedWhi
         ConfigError: An option is not known.
         MissingDependencyError: onnx is not installed.
     """
-    if strange := set(options) - {"scheme"}:
-        raise ConfigError(unknown("option of a Whisper model", min(strange), ("scheme",)))
+    refuse_unknown("option of a Whisper model", options, ("scheme",))
     name = str(options.get("scheme", "int8"))
     if name not in SCHEMES:
         raise ConfigError(unknown("scheme of a Whisper model", name, SCHEMES))
