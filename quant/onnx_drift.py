@@ -96,7 +96,7 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
         if wanted.ndim < 2 or wanted.shape != got.shape or not wanted.any():
             continue
         wanted, got = _in_ranges(wanted, after.range_rows), _in_ranges(got, after.range_rows)
-        wrong = np.sum(np.square(got - wanted), axis=1, dtype=np.float64)
+        wrong = np.asarray(np.sum(np.square(got - wanted), axis=1, dtype=np.float64))
         largest = np.asarray(np.abs(wanted).max(axis=1), np.float64)
         # Uniform errors of one step have a variance of a twelfth.
         step = largest / 2.0 ** (after.bits - 1)
