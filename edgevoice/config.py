@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from edgevoice import strict_table
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.settings import Settings
 
@@ -45,11 +46,7 @@ def load(path: Path | None = None) -> Settings:
         raise ConfigError(
             f"no configuration at {chosen}; `edgevoice config show` prints one to start from"
         )
-    try:
-        data = tomllib.loads(chosen.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{chosen}: not a TOML file: {error}") from error
-    return parse(data, str(chosen))
+    return parse(strict_table.read(chosen), str(chosen))
 
 
 def parse(data: dict[str, Any], origin: str = "configuration") -> Settings:

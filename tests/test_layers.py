@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "config",
             "progress",
         ),
-        *("host", "native_memory", "report_style"),
+        *("host", "native_memory", "report_style", "strict_table"),
     ),
     (
         *("store", "catalogue", "sources", "fetch", "download", "delivery", "pull", "unpack"),
