@@ -50,6 +50,7 @@ PROVIDERS = (
 """Execution providers by onnxruntime's names."""
 
 PORTS = ("auto", "pyaudio", "pulse")
+RECOGNITION = ("any", "segmented")
 
 _OWN_KEYS = (
     "title",
@@ -60,6 +61,7 @@ _OWN_KEYS = (
     "memory_mb",
     "memory_budget_mb",
     "providers",
+    "recognition",
     "recognised_by",
     "audio",
     "schemes",
@@ -118,6 +120,8 @@ class DeviceProfile:
         memory_mb: MiB of the smallest variant that the profile is for; 0 where it is not known.
         memory_budget_mb: MiB that a conversation may take at its peak; 0 for no budget.
         providers: Of :data:`PROVIDERS`, the first to be preferred.
+        recognition: One of :data:`RECOGNITION`; ``segmented``: too slow for a recogniser that
+            decodes all the time.
         recognised_by: Texts of which one is in the device tree's model or compatible, or in the
             name of Android's chip. Not inherited.
         audio: Its port.
@@ -137,6 +141,7 @@ class DeviceProfile:
     memory_mb: int = 0
     memory_budget_mb: int = 0
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    recognition: str = "any"
     recognised_by: tuple[str, ...] = ()
     audio: AudioPort = field(default_factory=AudioPort)
     schemes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -215,6 +220,7 @@ def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None
         memory_mb=table.whole("memory_mb", 128, 1 << 24, base.memory_mb),
         memory_budget_mb=table.whole("memory_budget_mb", 64, 1 << 24, base.memory_budget_mb),
         providers=table.choices("providers", PROVIDERS, base.providers),
+        recognition=table.choice("recognition", RECOGNITION, base.recognition),
         recognised_by=table.choices("recognised_by"),
         audio=AudioPort(
             audio.choice("port", PORTS, base.audio.port),
