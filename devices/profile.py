@@ -194,6 +194,23 @@ def load_profile(name: str, folder: Path | None = None) -> DeviceProfile:
     return _load(name, folder or user_folder(), ())
 
 
+def load_profiles(
+    folder: Path | None = None,
+) -> tuple[tuple[DeviceProfile, ...], tuple[ConfigError, ...]]:
+    """Return every profile, the user's before the built-in ones, and why others cannot be used.
+
+    Args:
+        folder: Of the user's profiles; None: :func:`user_folder`.
+    """
+    found, failures = [], []
+    for name in sorted(profile_names(folder), key=is_built_in):
+        try:
+            found.append(load_profile(name, folder))
+        except ConfigError as error:
+            failures.append(error)
+    return tuple(found), tuple(failures)
+
+
 def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None) -> DeviceProfile:
     """Turn parsed TOML into a profile; what it does not say comes from ``parent``.
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import catalogue
+from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -29,6 +28,7 @@ from edgevoice.progress import meter_for_stderr, say
 from edgevoice.store import Store
 
 if TYPE_CHECKING:
+    from edgevoice.devices.profile import DeviceProfile
     from edgevoice.export.pipeline import Exporter
     from edgevoice.export.plan import Request
 
@@ -36,6 +36,7 @@ HELP = "make a checked artifact of source weights"
 
 _ACTIONS = ("plan", "check", "list")
 _MAKE = "SOURCE"
+_THREADS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,13 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how to write the weights; several are all made and measured",
     )
+    parser.add_argument(
+        "--device",
+        default="",
+        metavar="PROFILE",
+        help="make it for this device (`edgevoice devices list`): its schemes, threads and "
+        "processor features decide what was not asked for",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="publish below DIR, not the store")
     parser.add_argument("--name", default="", help="the artifact's name (default: SOURCE-SCHEME)")
     parser.add_argument("--licence", default="", help="SPDX expression of the weights")
@@ -139,7 +147,10 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         help="another bound than the stage's",
     )
     parser.add_argument(
-        "--threads", type=int, default=2, metavar="N", help="of whatever computes (default: 2)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"of whatever computes (default: the device's for the stage, else {_THREADS})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -169,13 +180,15 @@ def _make(parsed: argparse.Namespace) -> int:
     made = plan.make(request, resolved)
     if publish.licence(request, made) == source.NO_LICENCE:
         say("warning: nobody said what the licence of these weights is; --licence records it")
+    if parsed.threads is None:
+        request = plan.for_device(request, made)
     outcome = exporter.run(request, made)
     if parsed.report is not None:
         report.write(parsed.report, request, outcome)
     if parsed.json:
-        _print_json(summary.outcome_json(outcome))
+        print_json(summary.outcome_json(outcome))
     else:
-        _print_table(summary.rows(outcome))
+        print_table(summary.rows(outcome))
         for path in outcome.published.values():
             print(f"published {path}")
     return EXIT_FAILURE if outcome.refused else EXIT_OK
@@ -192,7 +205,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     made = plan.make(request, resolved)
     room = (plan.free_bytes(exporter.store.root), host.memory_mb()[1])
     if parsed.json:
-        _print_json(summary.plan_json(made, *room))
+        print_json(summary.plan_json(made, *room))
     else:
         print("\n".join(summary.plan_lines(made, *room)))
     plan.refuse_what_cannot_be(made, exporter.store, request.out)
@@ -208,12 +221,12 @@ def _check(parsed: argparse.Namespace) -> int:
         family=parsed.family,
         material=parsed.check_with,
         bounds=_bounds(parsed),
-        threads=parsed.threads,
+        threads=_threads(parsed),
     )
     done = recheck.check(asked, _exporter(), catalogue.load())
     candidate = done.candidate
     if parsed.json:
-        _print_json({"family": done.family.name, **summary.candidate_json(candidate)})
+        print_json({"family": done.family.name, **summary.candidate_json(candidate)})
     else:
         for verdict in candidate.verdicts:
             print(verdict)
@@ -226,11 +239,11 @@ def _list(parsed: argparse.Namespace) -> int:
     from edgevoice.export import listing
 
     if parsed.json:
-        _print_json(listing.as_json())
+        print_json(listing.as_json())
         return EXIT_OK
-    _print_table(listing.families())
+    print_table(listing.families())
     print()
-    _print_table(listing.schemes())
+    print_table(listing.schemes())
     return EXIT_OK
 
 
@@ -254,13 +267,24 @@ def _request(parsed: argparse.Namespace) -> Request:
         check_with=parsed.check_with,
         bounds=_bounds(parsed),
         options=dict(parsed.option),
-        threads=parsed.threads,
+        threads=_threads(parsed),
+        device=_device(parsed.device),
         seed=parsed.seed,
         allow_pickle=parsed.allow_pickle,
         fallback=not parsed.no_fallback,
         keep_failed=parsed.keep_failed,
         resume=not parsed.no_resume,
     )
+
+
+def _threads(parsed: argparse.Namespace) -> int:
+    return _THREADS if parsed.threads is None else int(parsed.threads)
+
+
+def _device(name: str) -> DeviceProfile | None:
+    from edgevoice.devices.profile import load_profile
+
+    return load_profile(name) if name else None
 
 
 def _bounds(parsed: argparse.Namespace) -> dict[str, float]:
@@ -280,15 +304,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE")
     return key, value
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    print()
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgevoice import catalogue
 from edgevoice.catalogue import Catalogue
+from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -78,7 +77,7 @@ def _list(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
     rows = [_row(name, known, store, installed) for name in sorted({*known.entries, *installed})]
     if parsed.json:
         bundles = {name: list(members) for name, members in known.bundles.items()}
-        _print_json({"store": str(store.root), "artifacts": rows, "bundles": bundles})
+        print_json({"store": str(store.root), "artifacts": rows, "bundles": bundles})
         return EXIT_OK
     table = [["NAME", "STAGE", "SCHEME", "SIZE", "LICENCE", "INSTALLED", "VERIFIED"]]
     for row in rows:
@@ -94,7 +93,7 @@ def _list(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
                 "yes" if row["verified"] else "unverified",
             ]
         )
-    _print_table(table)
+    print_table(table)
     print()
     for name, members in known.bundles.items():
         print(f"bundle {name}: {', '.join(members)}")
@@ -137,7 +136,7 @@ def _pull(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
             }
         )
     if parsed.json:
-        _print_json(done)
+        print_json(done)
     return EXIT_OK
 
 
@@ -161,7 +160,7 @@ def _verify(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
             if not results[name]:
                 print(f"{name}: whole")
     if parsed.json:
-        _print_json(results)
+        print_json(results)
     damaged = [name for name, problems in results.items() if problems]
     if damaged:
         say(f"edgevoice: damaged: {', '.join(damaged)}; edgevoice models pull NAME mends it")
@@ -172,7 +171,7 @@ def _path(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
     _check_known(parsed.name, known, store)
     folder = str(store.path(parsed.name))
     if parsed.json:
-        _print_json({"name": parsed.name, "path": folder})
+        print_json({"name": parsed.name, "path": folder})
     else:
         print(folder)
     return EXIT_OK
@@ -186,7 +185,7 @@ def _remove(parsed: argparse.Namespace, known: Catalogue, store: Store) -> int:
         store.remove(name)
         say(f"{name}: removed")
     if parsed.json:
-        _print_json({"removed": list(dict.fromkeys(parsed.names))})
+        print_json({"removed": list(dict.fromkeys(parsed.names))})
     return EXIT_OK
 
 
@@ -204,15 +203,3 @@ def _preparer() -> Prepare:
     from edgevoice.export.prepare import prepare
 
     return prepare
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    print()
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import config
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
 from edgevoice.settings import SpeechSettings
 
@@ -117,7 +118,7 @@ def write_wav(path: Path, samples: Float32, rate_hz: int) -> None:
 
 def _settings(arguments: argparse.Namespace) -> SpeechSettings:
     """Return [speech] with the options laid over it, checked as the file's keys are."""
-    base = config.load(arguments.config).speech
+    base = defaults.load(arguments.config).speech
     given = {
         "model": arguments.voice,
         "speed": arguments.speed,
