@@ -223,7 +223,7 @@ def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None
     architecture = table.choice("architecture", features.ARCHITECTURES, base.architecture)
     if parent and architecture != parent.architecture:
         raise ConfigError(
-            f"{origin}.architecture = {architecture!r}: {parent.name} is {parent.architecture}; "
+            f"{origin}: architecture = {architecture!r}: {parent.name} is {parent.architecture}; "
             "inherit from a profile of the same architecture"
         )
     audio = Table(table.get("audio", dict, {}), f"{origin}: audio", (), ("port", "latency_ms"))

@@ -62,7 +62,7 @@ class Table:
         value = self.data[key]
         # bool is an int to Python; a size of `true` is not a size to anybody.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be of type {kind.__name__}")
+            raise ConfigError(f"{self._named(key)} = {value!r}: must be of type {kind.__name__}")
         return value
 
     def choice(self, key: str, allowed: Collection[str], default: str = "") -> str:
@@ -89,11 +89,11 @@ class Table:
         listed = self.get(key, list)
         for value in listed:
             if not isinstance(value, str):
-                raise ConfigError(f"{self.where}.{key}: {value!r} must be text in quotes")
+                raise ConfigError(f"{self._named(key)}: {value!r} must be text in quotes")
             if allowed and value not in allowed:
-                raise ConfigError(f"{self.where}.{key}: {unknown('value', value, allowed)}")
+                raise ConfigError(f"{self._named(key)}: {unknown('value', value, allowed)}")
             if listed.count(value) > 1:
-                raise ConfigError(f"{self.where}.{key}: {value!r} stands in it twice")
+                raise ConfigError(f"{self._named(key)}: {value!r} stands in it twice")
         return tuple(listed)
 
     def number(self, key: str, low: float, high: float, default: float = 0.0) -> float:
@@ -106,9 +106,9 @@ class Table:
             return default
         value = self.data[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be a number")
+            raise ConfigError(f"{self._named(key)} = {value!r}: must be a number")
         if not low <= value <= high:  # nan is in no range
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be from {low:g} to {high:g}")
+            raise ConfigError(f"{self._named(key)} = {value!r}: must be from {low:g} to {high:g}")
         return float(value)
 
     def whole(self, key: str, low: int, high: int, default: int = 0) -> int:
@@ -121,7 +121,11 @@ class Table:
             return default
         value = self.data[key]
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be a whole number")
+            raise ConfigError(f"{self._named(key)} = {value!r}: must be a whole number")
         if not low <= value <= high:
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be from {low} to {high}")
+            raise ConfigError(f"{self._named(key)} = {value!r}: must be from {low} to {high}")
         return value
+
+    def _named(self, key: str) -> str:
+        """Return ``key`` for a message: "file: key", "file: table.key"."""
+        return f"{self.where}{'.' if ': ' in self.where else ': '}{key}"
