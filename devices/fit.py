@@ -203,7 +203,9 @@ def _own_problems(need: Need, profile: DeviceProfile) -> tuple[Problem, ...]:
     if need.format == "qnn" and "QNNExecutionProvider" not in profile.providers:
         what = f"needs QNNExecutionProvider, has {', '.join(profile.providers)}"
         problems.append(Problem("providers", what))
-    if need.architecture and need.architecture != profile.architecture:
+    # ONNX and GGUF run anywhere; what was compiled for an NPU does not.
+    elsewhere = need.architecture not in ("", profile.architecture)
+    if need.format == "qnn" and elsewhere:
         what = f"made for {need.device} ({need.architecture}), this is {profile.architecture}"
         problems.append(Problem("architecture", what))
     if profile.recognition == "segmented" and need.family in STREAMING_FAMILIES:

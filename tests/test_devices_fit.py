@@ -92,6 +92,9 @@ def test_an_artifact_for_another_architecture_or_device() -> None:
         manifest(1 << 20, device="x86-64", checks={"export": {"built_for": BUILT_FOR}})
     )
     found = fit_artifact(made, profile())
+    assert found.fits and found.notes == ("made for x86-64",)
+    compiled = replace(made, format="qnn")
+    found = fit_artifact(compiled, profile(providers=("QNNExecutionProvider",)))
     assert str(found.problems[0]) == "architecture: made for x86-64 (x86_64), this is aarch64"
     other = profile(name="other", architecture="x86_64", cpu_features=("avx512_vnni",))
     assert fit_artifact(made, other).notes == ("made for x86-64",)
