@@ -19,6 +19,7 @@ from edgevoice import sources
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.manifest import FORMATS, STAGES, is_inside
 from edgevoice.sources import Source
+from edgevoice.strict_table import Table
 
 DEFAULT_BUNDLE = "default"
 
@@ -168,7 +169,7 @@ def load(path: Path | None = None) -> Catalogue:
 
 def parse(data: Mapping[str, Any], origin: str = "catalogue") -> Catalogue:
     """Turn parsed TOML into a :class:`Catalogue`; ``origin`` names it in messages."""
-    top = _Table(data, origin, required=("artifacts",), optional=("bundles",))
+    top = Table(data, origin, required=("artifacts",), optional=("bundles",))
     artifacts = top.get("artifacts", dict)
     entries = {name: _entry(name, value, origin) for name, value in artifacts.items()}
     bundles: dict[str, tuple[str, ...]] = {}
@@ -185,48 +186,11 @@ def parse(data: Mapping[str, Any], origin: str = "catalogue") -> Catalogue:
     return Catalogue(entries, bundles)
 
 
-class _Table:
-    """A TOML table read strictly: unknown keys, missing keys and wrong types are errors."""
-
-    def __init__(
-        self,
-        data: Any,
-        where: str,
-        required: Sequence[str],
-        optional: Sequence[str] = (),
-    ) -> None:
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{where}: must be a table, not {data!r}")
-        for key in data:
-            if key not in (*required, *optional):
-                raise ConfigError(f"{where}: {unknown('key', key, (*required, *optional))}")
-        for key in required:
-            if key not in data:
-                raise ConfigError(f"{where}: {key!r} is missing")
-        self.data = data
-        self.where = where
-
-    def get(self, key: str, kind: type, default: Any = None) -> Any:
-        if key not in self.data:
-            return default
-        value = self.data[key]
-        # bool is an int to Python; a size of `true` is not a size to anybody.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{self.where}.{key} = {value!r}: must be of type {kind.__name__}")
-        return value
-
-    def choice(self, key: str, allowed: Sequence[str]) -> str:
-        value = str(self.get(key, str))
-        if value not in allowed:
-            raise ConfigError(f"{self.where}: {unknown(key, value, allowed)}")
-        return value
-
-
 def _entry(name: str, data: Any, origin: str) -> Entry:
     where = f"{origin}: artifacts.{name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{where}: a name is letters, digits, '.', '_' and '-'")
-    table = _Table(
+    table = Table(
         data,
         where,
         required=_ENTRY_KEYS,
@@ -257,7 +221,7 @@ def _entry(name: str, data: Any, origin: str) -> Entry:
 
 
 def _source_file(data: Any, where: str, verified: bool) -> SourceFile:
-    table = _Table(data, where, ("path", "sources"), ("size", "sha256", "unpack"))
+    table = Table(data, where, ("path", "sources"), ("size", "sha256", "unpack"))
     path, size, sha256 = table.get("path", str), table.get("size", int), table.get("sha256", str)
     if not is_inside(path):
         raise ConfigError(f"{where}.path = {path!r}: must be a relative path without '..'")
@@ -278,7 +242,7 @@ def _source_file(data: Any, where: str, verified: bool) -> SourceFile:
 def _unpacking(data: Any, where: str) -> Unpacking | None:
     if data is None:
         return None
-    table = _Table(data, f"{where}.unpack", (), ("strip", "keep"))
+    table = Table(data, f"{where}.unpack", (), ("strip", "keep"))
     keep = tuple(str(pattern) for pattern in table.get("keep", list, []))
     return Unpacking(table.get("strip", int, 0), keep)
 
@@ -286,7 +250,7 @@ def _unpacking(data: Any, where: str) -> Unpacking | None:
 def _preparation(data: Any, where: str) -> Preparation | None:
     if data is None:
         return None
-    table = _Table(data, where, ("kind",), ("options", "revision"))
+    table = Table(data, where, ("kind",), ("options", "revision"))
     options = _plain_json(table.get("options", dict, {}), f"{where}.options")
     return Preparation(table.get("kind", str), options, table.get("revision", int, 1))
 

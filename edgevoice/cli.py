@@ -16,6 +16,7 @@ from edgevoice.errors import EXIT_INTERRUPTED, EXIT_OK, EdgevoiceError
 COMMANDS: tuple[str, ...] = (
     "config",
     "daemon",
+    "devices",
     "doctor",
     "export",
     "models",

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from edgevoice import strict_table
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.settings import Settings
 
@@ -35,21 +36,29 @@ def default_path() -> Path:
 def load(path: Path | None = None) -> Settings:
     """Read settings from ``path``, or from :func:`default_path` where that file exists.
 
+    What a device profile sets is not among them: that is
+    :func:`edgevoice.devices.defaults.load`'s business.
+
     Raises:
         ConfigError: The file is missing (when named), not TOML, or holds what is not allowed.
+    """
+    return parse(read(path), str(path or default_path()))
+
+
+def read(path: Path | None = None) -> dict[str, Any]:
+    """Return what the file of :func:`load` says, not checked yet; empty where there is none.
+
+    Raises:
+        ConfigError: The file is missing (when named), or not TOML.
     """
     chosen = path or default_path()
     if not chosen.exists():
         if path is None and "EDGEVOICE_CONFIG" not in os.environ:
-            return Settings()
+            return {}
         raise ConfigError(
             f"no configuration at {chosen}; `edgevoice config show` prints one to start from"
         )
-    try:
-        data = tomllib.loads(chosen.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{chosen}: not a TOML file: {error}") from error
-    return parse(data, str(chosen))
+    return strict_table.read(chosen)
 
 
 def parse(data: dict[str, Any], origin: str = "configuration") -> Settings:
@@ -69,13 +78,7 @@ def parse(data: dict[str, Any], origin: str = "configuration") -> Settings:
 def override(settings: Settings, assignments: typing.Sequence[str]) -> Settings:
     """Apply ``section.key=value`` strings (values in TOML syntax, bare text also taken)."""
     for assignment in assignments:
-        path, separator, raw = assignment.partition("=")
-        section, dot, key = path.strip().partition(".")
-        if not separator or not dot:
-            raise ConfigError(
-                f"cannot read {assignment!r}; write section.key=value, "
-                "for example turns.barge_in_ms=200"
-            )
+        section, key, raw = split(assignment)
         try:
             value = tomllib.loads(f"v = {raw}")["v"]
         except tomllib.TOMLDecodeError:
@@ -85,6 +88,22 @@ def override(settings: Settings, assignments: typing.Sequence[str]) -> Settings:
         changed = dataclasses.replace(part, **{key: getattr(getattr(checked, section), key)})
         settings = dataclasses.replace(settings, **{section: changed})
     return settings
+
+
+def split(assignment: str) -> tuple[str, str, str]:
+    """Return section, key and value of a ``section.key=value`` string.
+
+    Raises:
+        ConfigError: It is not of that form.
+    """
+    path, separator, raw = assignment.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not separator or not dot:
+        raise ConfigError(
+            f"cannot read {assignment!r}; write section.key=value, "
+            "for example turns.barge_in_ms=200"
+        )
+    return section, key, raw
 
 
 def _section(kind: type[T], values: dict[str, Any], where: str) -> T:
@@ -128,15 +147,18 @@ def to_toml(settings: Settings) -> str:
         for key in fields(section):
             value = getattr(section, key.name)
             lines.append(
-                f"{key.name} = {_literal(value)}  # {key.metadata['doc']}{_allowed(key.metadata)}"
+                f"{key.name} = {literal(value)}  # {key.metadata['doc']}{_allowed(key.metadata)}"
             )
         lines.append("")
     return "\n".join(lines)
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Return ``value`` (of TOML's types, no table) as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for DEL, which TOML wants escaped as well.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgevoice import host, runfile
+from edgevoice.devices.detect import detect, suggest
+from edgevoice.devices.profile import load_profiles
 from edgevoice.errors import ArtifactError, EdgevoiceError, MissingDependencyError
 from edgevoice.settings import Settings
 from edgevoice.store import Store
@@ -273,3 +275,6 @@ def _machine(store: Store) -> Iterator[Check]:
     free_mb = shutil.disk_usage(where).free // (1 << 20)
     yield Check("machine", "disk", "note", f"{free_mb} MiB free at {where}")
     yield Check("machine", "processor", "note", f"{host.cpu_name()}, {host.cores()} cores")
+    suggestion = suggest(detect(), load_profiles()[0])
+    name = suggestion.profile.name if suggestion.profile is not None else "no profile suits"
+    yield Check("machine", "device", "note", f"{name}: {'; '.join(suggestion.reasons)}")

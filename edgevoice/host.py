@@ -24,8 +24,6 @@ PACKAGES = (
 )
 """Distributions whose versions decide how a conversation sounds and how fast it is."""
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = "/proc/self/cgroup"
 _STARTED_NS = time.monotonic_ns()
 
 
@@ -54,30 +52,34 @@ def threads(wanted: int) -> int:
     return wanted or max(1, cores() - 1)
 
 
-def memory_mb() -> tuple[int, int]:
+def memory_mb(root: Path = Path("/")) -> tuple[int, int]:
     """Return total and available memory in MiB; zeros where the kernel does not say.
 
     In a container, what its limit leaves where that is less than the machine has.
+
+    Args:
+        root: What is "/" for the machine that is asked about.
     """
-    sizes = _sizes("/proc/meminfo")
+    sizes = _sizes(str(root / "proc/meminfo"))
     total, available = (sizes.get(key, 0) // 1024 for key in ("MemTotal", "MemAvailable"))
-    limited = [*_limits_mb()]
+    limited = [*_limits_mb(root)]
     return min([total, *(most for most, _ in limited)]), min(
         [available, *(left for _, left in limited)]
     )
 
 
-def _limits_mb() -> Iterator[tuple[int, int]]:
+def _limits_mb(root: Path) -> Iterator[tuple[int, int]]:
     """Yield what each control group (v2) around this process allows, and has left, in MiB.
 
     Pages of files that nobody has used for a while are given back before the limit is met.
     """
-    own = next((line[3:] for line in _lines(_OWN_CGROUP) if line.startswith("0::")), None)
+    groups, listed = root / "sys/fs/cgroup", _lines(str(root / "proc/self/cgroup"))
+    own = next((line[3:] for line in listed if line.startswith("0::")), None)
     if own is None:
         return
     # In a namespace of its own, a group's parents are not to be seen: its path is "/".
-    for group in (_CGROUPS / own.lstrip("/"), *(_CGROUPS / own.lstrip("/")).parents):
-        if not group.is_relative_to(_CGROUPS):
+    for group in (groups / own.lstrip("/"), *(groups / own.lstrip("/")).parents):
+        if not group.is_relative_to(groups):
             return
         most = "".join(_lines(str(group / "memory.max")))
         used = "".join(_lines(str(group / "memory.current")))

@@ -25,6 +25,17 @@ def setting(
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """[device]: what this conversation runs on."""
+
+    profile: str = setting(
+        "",
+        "device profile (`edgevoice devices list`) whose threads and audio port are used where "
+        "this file sets none; '' for none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class VadSettings:
     """[vad]: what counts as speech."""
 
@@ -240,6 +251,7 @@ class DaemonSettings:
 class Settings:
     """The whole configuration."""
 
+    device: DeviceSettings = field(default_factory=DeviceSettings)
     vad: VadSettings = field(default_factory=VadSettings)
     recogniser: RecogniserSettings = field(default_factory=RecogniserSettings)
     end_of_turn: EndOfTurnSettings = field(default_factory=EndOfTurnSettings)

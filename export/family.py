@@ -53,12 +53,14 @@ class Written:
         notes: One line each about what was chosen and why, for the report.
         scheme: What the weights really are where that is not what was asked for: of a source that
             is quantised already and passes through; :data:`AS_IS` where nothing here can read it.
+        weight_bits: Bits that int8 weights use where that is not what was asked for, else 0.
     """
 
     engine: Mapping[str, Any] = field(default_factory=dict)
     tensors: tuple[TensorChoice, ...] = ()
     notes: tuple[str, ...] = ()
     scheme: str = ""
+    weight_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

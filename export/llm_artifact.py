@@ -150,7 +150,9 @@ def _round(
 ) -> None:
     chosen = treatments.choose(model, recipe, scheme.name)
     operators = ("MatMul", "Gather")
-    rounded = treatments.round_products(model, chosen, operators=operators, importance=importance)
+    rounded = treatments.round_products(
+        model, chosen, operators=operators, importance=importance, largest=scheme.largest
+    )
     # A matrix that is embedding and logits at once has no dynamic form.
     left = {name for name in chosen if chosen[name] == INT8} - set(rounded.get(INT8, ()))
     blocks = treatments.round_products(

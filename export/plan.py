@@ -11,10 +11,11 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgevoice import host
+from edgevoice.devices.profile import DeviceProfile
 from edgevoice.errors import (
     ArtifactError,
     ConfigError,
@@ -29,7 +30,7 @@ from edgevoice.export.family import Family, SourceFacts
 from edgevoice.export.gates import Bound
 from edgevoice.export.source import Resolved
 from edgevoice.quant import scheme as schemes
-from edgevoice.quant.scheme import Scheme
+from edgevoice.quant.scheme import FEWER_BITS, Scheme
 from edgevoice.store import Store, check_name
 
 _MB = 1_000_000
@@ -43,6 +44,8 @@ _MEASURE_S = {
     "vad": 15.0,
     "end-of-turn": 30.0,
 }
+# A manifest's stages, as a device profile calls them.
+_DEVICE_STAGES = {"recogniser": "asr", "language-model": "llm", "speech": "tts"}
 # Scales, and tensors that a scheme leaves in float.
 _OVERHEAD = 1.1
 
@@ -52,6 +55,7 @@ class Request:
     """What the user asked for; fields are the command's options.
 
     Attributes:
+        device: What the artifact is made for; None: for any device.
         out: Artifacts go into folders below it; None: into the store.
         name: The artifact's; with several schemes ``-SCHEME`` follows. "": SOURCE-SCHEME.
         bounds: Figure to value, over :data:`edgevoice.export.gates.BOUNDS`.
@@ -62,6 +66,7 @@ class Request:
     source: str
     family: str = ""
     schemes: tuple[str, ...] = ()
+    device: DeviceProfile | None = None
     out: Path | None = None
     name: str = ""
     licence: str = ""
@@ -106,6 +111,7 @@ class Plan:
         out_bytes: What another disk must have free that the artifacts go to.
         seconds: Very rough; fallbacks are not counted.
         pickled: Files that no family will see.
+        device: What it is made for; None: for any device.
     """
 
     source: Resolved
@@ -118,6 +124,12 @@ class Plan:
     out_bytes: int
     seconds: float
     pickled: tuple[Path, ...]
+    device: DeviceProfile | None = None
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits that int8 weights use where activations are rounded too."""
+        return FEWER_BITS if _narrow(self.device) else 8
 
 
 def choose(resolved: Resolved, name: str) -> Family:
@@ -198,7 +210,18 @@ def make(request: Request, resolved: Resolved) -> Plan:
         sum(s.bytes for s in sized),
         work_s + each_s * len(sized),
         pickled,
+        request.device,
     )
+
+
+def for_device(request: Request, plan: Plan) -> Request:
+    """Return ``request`` with as many threads as the device gives the stage, if it says so.
+
+    Never more than this machine has: times of threads that wait for a core say nothing.
+    """
+    stage = _DEVICE_STAGES.get(plan.family.stage, "")
+    threads = request.device.threads.get(stage) if request.device is not None else None
+    return request if threads is None else replace(request, threads=min(threads, host.cores()))
 
 
 def validate(request: Request) -> None:
@@ -212,6 +235,10 @@ def validate(request: Request) -> None:
         family.load(request.family)
     for name in request.schemes:
         schemes.find(name)
+    if request.device is not None:
+        for stage, names in request.device.schemes.items():
+            for name in names:
+                _check_scheme(request.device.name, stage, name)
     if request.name:
         check_name(request.name)
     if request.threads < 1:
@@ -297,17 +324,40 @@ def _architecture(path: Path) -> str:
 
 
 def _scheme_names(request: Request, chosen: Family) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(request.schemes or (chosen.default_scheme,)))
+    names = tuple(dict.fromkeys(request.schemes or (_default_scheme(request, chosen),)))
     for name in names:
         if name not in chosen.schemes:
             raise ConfigError(unknown(f"scheme of {chosen.name}", name, chosen.schemes))
     return names
 
 
+def _default_scheme(request: Request, chosen: Family) -> str:
+    """Return the first scheme that the device prefers and the family writes, or the family's."""
+    stage = _DEVICE_STAGES.get(chosen.stage, "")
+    preferred = request.device.schemes.get(stage, ()) if request.device is not None else ()
+    return next((name for name in preferred if name in chosen.schemes), chosen.default_scheme)
+
+
+def _check_scheme(device: str, stage: str, name: str) -> None:
+    if name not in schemes.SCHEMES:
+        raise ConfigError(
+            f"device profile {device!r}: schemes.{stage}: "
+            f"{unknown('scheme', name, schemes.SCHEMES)}"
+        )
+
+
 def _step(request: Request, chosen: Family, name: str) -> Step:
     scheme = schemes.find(name)
     others = scheme.falls_back_to if request.fallback else ()
-    return Step(scheme, tuple(schemes.find(o) for o in others if o in chosen.schemes), 0)
+    fallbacks = [schemes.find(o) for o in others if o in chosen.schemes]
+    if _narrow(request.device):
+        scheme, fallbacks = scheme.narrowed(), [other.narrowed() for other in fallbacks]
+    return Step(scheme, tuple(fallbacks), 0)
+
+
+def _narrow(device: DeviceProfile | None) -> bool:
+    """Whether int8 products can overflow on ``device``: x86 sums pairs in 16 bits without VNNI."""
+    return device is not None and device.architecture == "x86_64" and not device.has_dot_product
 
 
 def _float_bytes(facts: SourceFacts, chosen: Family) -> int:

@@ -76,6 +76,7 @@ def record(
         licence=licence(request, plan),
         source=plan.source.origin,
         engine={**candidate.written.engine, **candidate.engine},
+        device=plan.device.name if plan.device is not None else "",
         checks={
             "passed": candidate.passed,
             "figures": {name: recorded.number(v) for name, v in candidate.figures.items()},
@@ -92,6 +93,7 @@ def record(
                 "options": dict(request.options),
                 "calibration": "the user's" if request.calibrate else "edgevoice's",
                 "measured_on": "the user's" if request.check_with else "edgevoice's",
+                **_built_for(plan, candidate),
                 "seed": request.seed,
                 "threads": request.threads,
                 "versions": dict(recorded.versions()),
@@ -99,6 +101,20 @@ def record(
             },
         },
     )
+
+
+def _built_for(plan: Plan, candidate: Candidate) -> dict[str, Any]:
+    """Return what of the device decided the bytes, for whoever asks whether another has it."""
+    if plan.device is None:
+        return {}
+    return {
+        "built_for": {
+            "device": plan.device.name,
+            "architecture": plan.device.architecture,
+            "cpu_features": list(plan.device.cpu_features),
+            "weight_bits": candidate.written.weight_bits or candidate.scheme.weight_bits,
+        }
+    }
 
 
 def verdicts(candidate: Candidate) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def key(request: Request, plan: Plan) -> str:
         "family": plan.family.name,
         "options": {name: _with_content(value) for name, value in request.options.items()},
         "seed": request.seed,
+        "weight_bits": plan.weight_bits,
         "pickles": request.allow_pickle,
         "calibration": content_hash(request.calibrate) if request.calibrate else "",
         "versions": dict(versions()),

@@ -203,6 +203,7 @@ def _facts(request: Request, outcome: Outcome) -> str:
         "source": f"{source.origin} {source.revision}".strip(),
         "licence": publish.licence(request, outcome.plan),
         "family": outcome.plan.family.name,
+        "device": outcome.plan.device.title if outcome.plan.device is not None else "any",
         "threads": str(request.threads),
         "seed": str(request.seed),
         **host.facts(),

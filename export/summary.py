@@ -176,6 +176,8 @@ def plan_json(plan: Plan, free_disk: int, free_memory_mb: int) -> dict[str, Any]
         "detail": dict(plan.facts.detail),
         "source_bytes": plan.facts.source_bytes,
         "float_bytes": plan.float_bytes,
+        "device": plan.device.name if plan.device is not None else "",
+        "weight_bits": plan.weight_bits,
         "steps": [
             {
                 "scheme": s.scheme.name,
@@ -215,6 +217,8 @@ def plan_lines(plan: Plan, free_disk: int, free_memory_mb: int) -> list[str]:
         *(f"          {p.name} is a pickle and is not read" for p in plan.pickled),
         f"float     about {size(plan.float_bytes)}, from {size(facts.source_bytes)}",
     ]
+    if plan.device is not None:
+        lines.append(f"device    {plan.device.name}: {plan.device.title}{_narrowed(plan)}")
     for step in plan.steps:
         then = ", ".join(f.name for f in step.fallbacks) or "nothing"
         lines.append(
@@ -236,6 +240,12 @@ def plan_lines(plan: Plan, free_disk: int, free_memory_mb: int) -> list[str]:
         "cores; fallbacks come on top",
     ]
     return lines
+
+
+def _narrowed(plan: Plan) -> str:
+    if plan.weight_bits == 8:
+        return ""
+    return f"; int8 weights in {plan.weight_bits} bits: it has no VNNI, and 8 would overflow"
 
 
 def _span(seconds: float) -> str:

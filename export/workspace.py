@@ -115,4 +115,5 @@ def _from_json(text: str) -> Written:
         tensors=tuple(TensorChoice(**choice) for choice in data["tensors"]),
         notes=tuple(data["notes"]),
         scheme=data["scheme"],
+        weight_bits=data["weight_bits"],
     )

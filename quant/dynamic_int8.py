@@ -17,11 +17,12 @@ from pathlib import Path
 import onnx
 
 from edgevoice.quant import convolutions, float16, tensors
+from edgevoice.quant.int8 import LARGEST
 from edgevoice.quant.recipe import HALF, INT8, KEEP, Recipe, TensorChoice
 
 
 def write(
-    source: Path, target: Path, recipe: Recipe, *, rest: str = KEEP
+    source: Path, target: Path, recipe: Recipe, *, rest: str = KEEP, largest: int = LARGEST
 ) -> tuple[TensorChoice, ...]:
     """Write the float model ``source`` to ``target`` with its products in int8.
 
@@ -31,10 +32,11 @@ def write(
         recipe: Treatments by the weight's name, or by the name of the node that uses it:
             INT8, HALF or KEEP. Where it says nothing, int8.
         rest: What happens to weights that no int8 product can hold: HALF or KEEP.
+        largest: Weights are rounded to ``-largest`` to ``largest``.
     """
     model = onnx.load(str(source))
     wanted = treatments(model, recipe)
-    convolutions.quantise(model, lambda name: wanted[name] == INT8)
+    convolutions.quantise(model, lambda name: wanted[name] == INT8, largest=largest)
     kept = [name for name, treatment in wanted.items() if treatment == KEEP]
     if rest == HALF:
         float16.store(model, [escape(name) for name in kept])
@@ -56,13 +58,14 @@ def treatments(model: onnx.ModelProto, recipe: Recipe) -> dict[str, str]:
 
 
 def write_stock(
-    source: Path, target: Path, keep_nodes: Sequence[str] = ()
+    source: Path, target: Path, keep_nodes: Sequence[str] = (), *, fewer_bits: bool = False
 ) -> tuple[TensorChoice, ...]:
     """Write ``source`` to ``target`` as onnxruntime's own ``quantize_dynamic`` does.
 
-    The nodes that ``keep_nodes`` names stay in float. Weights of a model that convolves are
-    unsigned: onnxruntime's ConvInteger has no fast kernel for signed ones (real-time factor of a
-    Piper voice 0.61 and 0.47 on one thread and two, against 0.22 and 0.12).
+    The nodes that ``keep_nodes`` names stay in float. With ``fewer_bits``, signed weights take 7 of
+    their 8 (onnxruntime's ``reduce_range``); unsigned ones do not overflow. Weights of a model that
+    convolves are unsigned: onnxruntime's ConvInteger has no fast kernel for signed ones (real-time
+    factor of a Piper voice 0.61 and 0.47 on one thread and two, against 0.22 and 0.12).
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -73,6 +76,7 @@ def write_stock(
             str(target),
             weight_type=QuantType.QUInt8 if convolves else QuantType.QInt8,
             nodes_to_exclude=list(keep_nodes),
+            reduce_range=fewer_bits and not convolves,
             # What onnxruntime takes a tensor for whose type it cannot infer (Kokoro has such).
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )

@@ -42,14 +42,14 @@ def round_columns(
     return np.rint(weight / scale).astype(np.int8), scale
 
 
-def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
+def quantise(model: onnx.ModelProto, keep: Sequence[str] = (), largest: int = LARGEST) -> list[str]:
     """Rewrite ``model`` in place and return the names of the weights that are int8 now.
 
     Every ``MatMul`` whose right side is a float32 initializer of rank 2 is replaced, together
     with an ``Add`` of a constant vector that alone follows it. A ``Gather`` of columns from the
     same initializer (an embedding tied to the logits) reads the int8 columns. Initializers that
     are used in any other way, or whose name matches one of the shell patterns in ``keep``, stay
-    as they are.
+    as they are. Weights are rounded to ``-largest`` to ``largest``.
     """
     graph = model.graph
     initializers = {t.name: t for t in graph.initializer}
@@ -68,7 +68,8 @@ def quantise(model: onnx.ModelProto, keep: Sequence[str] = ()) -> list[str]:
     ]
     added: list[onnx.TensorProto] = []
     for name in chosen:
-        values, scale = round_columns(numpy_helper.to_array(initializers[name]).astype(np.float32))
+        floats = numpy_helper.to_array(initializers[name]).astype(np.float32)
+        values, scale = round_columns(floats, largest)
         initializers[name].CopyFrom(numpy_helper.from_array(values, name))
         added.append(numpy_helper.from_array(scale, f"{name}_scale"))
 

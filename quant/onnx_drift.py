@@ -31,6 +31,7 @@ _QUIET = 1e-3
 # Types and their significant bits.
 _FLOATS = {TensorProto.FLOAT: 24, TensorProto.FLOAT16: 11}
 _BYTES = (TensorProto.INT8, TensorProto.UINT8)
+_SEVEN_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,9 @@ class _Weights:
         widened: Float32 = values.astype(np.float32) - np.reshape(
             offset, shape if np.size(offset) > 1 else ()
         )
-        return _Weight(widened * scale.reshape(shape if scale.size > 1 else ()), 8)
+        # Written for a processor that cannot sum products of more bits (Scheme.narrowed).
+        fewer = values.dtype == np.int8 and float(np.abs(widened).max(initial=0.0)) <= _SEVEN_BITS
+        return _Weight(widened * scale.reshape(shape if scale.size > 1 else ()), 7 if fewer else 8)
 
     def _in_blocks(self, node: onnx.NodeProto) -> _Weight | None:
         """Widen the weight of a ``MatMulNBits`` to [in, out]."""

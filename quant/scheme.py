@@ -7,10 +7,13 @@ scheme touches in one model is the family's recipe (:mod:`edgevoice.quant.recipe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgevoice.errors import ConfigError, unknown
+
+FEWER_BITS = 7
+"""Of int8 weights whose products are summed in pairs in 16 bits: more would overflow."""
 
 METHODS = ("float", "float16-storage", "dynamic", "static", "weight-only", "gguf")
 
@@ -44,6 +47,25 @@ class Scheme:
     def is_float(self) -> bool:
         """Whether this is what ``Family.convert`` writes: the float artifact itself."""
         return self.method == "float" or self.options.get("type") == "F16"
+
+    @property
+    def largest(self) -> int:
+        """What the largest weight becomes where activations are rounded too."""
+        return (1 << (self.weight_bits - 1)) - 1
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits that such weights use of their byte."""
+        return int(self.options.get("weight_bits", 8))
+
+    def narrowed(self) -> Scheme:
+        """Return this scheme for a processor that sums pairs of int8 products in 16 bits.
+
+        That is x86 without VNNI. Only schemes that round activations too multiply bytes.
+        """
+        if self.method not in ("dynamic", "static"):
+            return self
+        return replace(self, options={**self.options, "weight_bits": FEWER_BITS})
 
 
 # On SmolLM2-135M with an importance matrix, on held-out text: divergence in nats per token, first

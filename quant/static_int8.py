@@ -37,6 +37,7 @@ def write(
     method: str = "min-max",
     per_channel: bool = True,
     rest: str = KEEP,
+    fewer_bits: bool = False,
 ) -> tuple[TensorChoice, ...]:
     """Write the float model ``source`` to ``target`` with its products in QDQ int8.
 
@@ -48,6 +49,7 @@ def write(
         method: One of :data:`METHODS`: what of the values seen becomes an activation's range.
         per_channel: One scale for each output channel of a weight.
         rest: What happens to all other weights: HALF or KEEP.
+        fewer_bits: Weights take 7 of their 8 (onnxruntime's ``reduce_range``).
 
     Raises:
         ConfigError: The method is not known, or there is nothing to calibrate with.
@@ -78,6 +80,7 @@ def write(
                 op_types_to_quantize=list(_OPERATORS),
                 nodes_to_quantize=nodes,
                 per_channel=per_channel,
+                reduce_range=fewer_bits,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=calibrations[method],

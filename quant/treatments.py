@@ -56,6 +56,7 @@ def round_products(
     *,
     operators: Sequence[str] = ("MatMul",),
     importance: Mapping[str, NDArray[np.float32]] | None = None,
+    largest: int = int8.LARGEST,
 ) -> dict[str, list[str]]:
     """Rewrite ``model`` in place; return the weights that are integers now, by treatment.
 
@@ -67,6 +68,7 @@ def round_products(
         chosen: What it said, or a part of it.
         operators: What blocks may be read by, see :func:`edgevoice.quant.int4.quantise`.
         importance: Also there; for blocks of four bits.
+        largest: See :func:`edgevoice.quant.int8.quantise`.
     """
     asked = [name for name in dict.fromkeys(chosen.values()) if name not in (KEEP, HALF)]
     if asked:
@@ -77,7 +79,7 @@ def round_products(
             escape(t.name) for t in model.graph.initializer if chosen.get(t.name) != treatment
         ]
         if treatment == INT8:
-            rounded[treatment] = int8.quantise(model, others)
+            rounded[treatment] = int8.quantise(model, others, largest)
             continue
         scheme = SCHEMES[treatment]
         made = int4.quantise(

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "config",
             "progress",
         ),
-        *("host", "native_memory", "report_style", "whole_file"),
+        *("host", "native_memory", "report_style", "strict_table", "whole_file"),
     ),
     (
         *(

@@ -66,17 +66,18 @@ def test_a_kernel_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.process_age_ms() > 0
 
 
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = tmp_path / "user.slice" / "ours"
+def test_a_containers_limit_counts(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    meminfo = "MemTotal:       2048000 kB\nMemAvailable:   1024000 kB\n"
+    (tmp_path / "proc" / "meminfo").write_text(meminfo)
+    (tmp_path / "proc" / "self" / "cgroup").write_text("4:memory:/other\n0::/user.slice/ours\n")
+    groups = tmp_path / "sys" / "fs" / "cgroup"
+    group = groups / "user.slice" / "ours"
     group.mkdir(parents=True)
-    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/user.slice/ours\n")
-    monkeypatch.setattr(host, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(host, "_OWN_CGROUP", str(tmp_path / "own"))
-    machine_mb = host.memory_mb()[0]
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text(f"{3 << 20}\n")
-    assert host.memory_mb()[0] == machine_mb
+    (groups / "memory.max").write_text("max\n")
+    (groups / "memory.current").write_text(f"{3 << 20}\n")
+    assert host.memory_mb(tmp_path) == (2000, 1000)
     (group / "memory.max").write_text(f"{20 << 20}\n")
     (group / "memory.current").write_text(f"{15 << 20}\n")
     (group / "memory.stat").write_text(f"anon {9 << 20}\ninactive_file {4 << 20}\n")
-    assert host.memory_mb() == (20, 9)
+    assert host.memory_mb(tmp_path) == (20, 9)

@@ -126,7 +126,7 @@ def quantise(reference: Path, scheme: Scheme, recipe: Recipe, out: Path, job: Jo
     model = onnx.load(str(reference / MODEL))
     keep = [o.pattern for o in recipe.overrides]
     if scheme.method == "dynamic":
-        int8.quantise(model, keep)
+        int8.quantise(model, keep, scheme.largest)
     else:
         float16.store_exact(model)
     for tensor in model.graph.initializer:

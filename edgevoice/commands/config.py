@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgevoice import config
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_OK
 from edgevoice.settings import Settings
 
@@ -17,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = actions.add_parser("show", help="print the settings in force as TOML")
     show.add_argument("--defaults", action="store_true", help="print the defaults instead")
+    show.add_argument(
+        "--device",
+        default="",
+        metavar="PROFILE",
+        help="device profile whose threads and audio port are used where you set none "
+        "(default: device.profile)",
+    )
     show.add_argument("--config", type=Path, metavar="FILE", help="configuration to show")
     show.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
@@ -35,8 +43,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    settings = Settings() if options.defaults else config.load(options.config)
-    print(config.to_toml(config.override(settings, options.set)), end="")
+    if options.defaults:
+        settings = config.override(Settings(), options.set)
+    else:
+        settings = defaults.load(options.config, options.set, options.device)
+    print(config.to_toml(settings), end="")
     return EXIT_OK
 
 

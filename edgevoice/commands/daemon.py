@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice import config, runfile
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, DaemonError
 from edgevoice.read_ahead import read_ahead
 from edgevoice.settings import Settings
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve = actions.add_parser("run", help="serve until SIGTERM or Ctrl-C")
     serve.add_argument("--port", type=int, help="0 picks a free one (default: daemon.port)")
     serve.add_argument("--host", help="address to bind (default: daemon.host)")
+    serve.add_argument(
+        "--device",
+        default="",
+        metavar="PROFILE",
+        help="device profile whose threads and audio port are used where you set none "
+        "(default: device.profile)",
+    )
     serve.add_argument(
         "--record",
         type=Path,
@@ -60,10 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
+    if arguments.action == "run":
+        return _run(arguments, defaults.load(arguments.config, arguments.set, arguments.device))
     settings = config.override(config.load(arguments.config), arguments.set)
     match arguments.action:
-        case "run":
-            return _run(arguments, settings)
         case "status":
             return _status(arguments, settings)
         case _:

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from edgevoice import config
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK
 
 HELP = "check what a conversation needs"
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice import doctor
     from edgevoice.store import Store
 
-    settings = config.override(config.load(options.config), options.set)
+    settings = defaults.load(options.config, options.set)
     checks = []
     for check in doctor.examine(settings, Store.default(), quick=options.quick):
         checks.append(check)

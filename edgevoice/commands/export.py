@@ -28,6 +28,7 @@ from edgevoice.progress import meter_for_stderr, say
 from edgevoice.store import Store
 
 if TYPE_CHECKING:
+    from edgevoice.devices.profile import DeviceProfile
     from edgevoice.export.pipeline import Exporter
     from edgevoice.export.plan import Request
 
@@ -35,6 +36,7 @@ HELP = "make a checked artifact of source weights"
 
 _ACTIONS = ("plan", "check", "list")
 _MAKE = "SOURCE"
+_THREADS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +98,13 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how to write the weights; several are all made and measured",
     )
+    parser.add_argument(
+        "--device",
+        default="",
+        metavar="PROFILE",
+        help="make it for this device (`edgevoice devices list`): its schemes, threads and "
+        "processor features decide what was not asked for",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="publish below DIR, not the store")
     parser.add_argument("--name", default="", help="the artifact's name (default: SOURCE-SCHEME)")
     parser.add_argument("--licence", default="", help="SPDX expression of the weights")
@@ -138,7 +147,10 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         help="another bound than the stage's",
     )
     parser.add_argument(
-        "--threads", type=int, default=2, metavar="N", help="of whatever computes (default: 2)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"of whatever computes (default: the device's for the stage, else {_THREADS})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -168,6 +180,8 @@ def _make(parsed: argparse.Namespace) -> int:
     made = plan.make(request, resolved)
     if publish.licence(request, made) == source.NO_LICENCE:
         say("warning: nobody said what the licence of these weights is; --licence records it")
+    if parsed.threads is None:
+        request = plan.for_device(request, made)
     outcome = exporter.run(request, made)
     if parsed.report is not None:
         report.write(parsed.report, request, outcome)
@@ -207,7 +221,7 @@ def _check(parsed: argparse.Namespace) -> int:
         family=parsed.family,
         material=parsed.check_with,
         bounds=_bounds(parsed),
-        threads=parsed.threads,
+        threads=_threads(parsed),
     )
     done = recheck.check(asked, _exporter(), catalogue.load())
     candidate = done.candidate
@@ -253,13 +267,24 @@ def _request(parsed: argparse.Namespace) -> Request:
         check_with=parsed.check_with,
         bounds=_bounds(parsed),
         options=dict(parsed.option),
-        threads=parsed.threads,
+        threads=_threads(parsed),
+        device=_device(parsed.device),
         seed=parsed.seed,
         allow_pickle=parsed.allow_pickle,
         fallback=not parsed.no_fallback,
         keep_failed=parsed.keep_failed,
         resume=not parsed.no_resume,
     )
+
+
+def _threads(parsed: argparse.Namespace) -> int:
+    return _THREADS if parsed.threads is None else int(parsed.threads)
+
+
+def _device(name: str) -> DeviceProfile | None:
+    from edgevoice.devices.profile import load_profile
+
+    return load_profile(name) if name else None
 
 
 def _bounds(parsed: argparse.Namespace) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import config
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
 from edgevoice.settings import SpeechSettings
 
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> SpeechSettings:
     """Return [speech] with the options laid over it, checked as the file's keys are."""
-    base = config.load(arguments.config).speech
+    base = defaults.load(arguments.config).speech
     given = {
         "model": arguments.voice,
         "speed": arguments.speed,

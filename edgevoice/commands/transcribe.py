@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgevoice import config
+from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
 from edgevoice.settings import Settings
 
@@ -63,7 +63,7 @@ def run(parsed: argparse.Namespace) -> int:
     from edgevoice.engines.silero_vad import load_vad
     from edgevoice.store import Store
 
-    settings = config.load()
+    settings = defaults.load()
     chosen = settings.recogniser
     if parsed.engine:
         chosen = replace(chosen, model=parsed.engine)

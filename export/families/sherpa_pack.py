@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -148,31 +148,32 @@ class _Quantiser:
             return Written(engine, _choices(models), said, _kept_scheme(found, models))
         notes: list[str] = []
         if scheme.options.get("mixed"):
+            in_bytes = replace(scheme, name="int8")
             found_best = pack_search.search(
                 models,
                 recipe,
                 job,
-                lambda folder, trial: _write(reference, trial, folder, "int8"),
+                lambda folder, trial: _write(reference, trial, folder, in_bytes),
                 partial(_describe, pack, engine, reference),
             )
             recipe, notes = found_best.recipe, [*found_best.notes]
-            _write(reference, recipe, out, "int8")
+            _write(reference, recipe, out, in_bytes)
             written = _store_rest(out, recipe)
         else:
-            written = _write(reference, recipe, out, scheme.name)
+            written = _write(reference, recipe, out, scheme)
         kept = [c.name for c in written if c.type == "float32" and c.elements >= _LARGE]
         if kept:
             notes.append(f"{len(kept)} large tensors stay in float")
         return Written(engine, written, tuple(notes))
 
 
-def _write(folder: Path, recipe: Recipe, out: Path, scheme: str) -> tuple[TensorChoice, ...]:
+def _write(folder: Path, recipe: Recipe, out: Path, scheme: Scheme) -> tuple[TensorChoice, ...]:
     written: list[TensorChoice] = []
     for path in sorted(folder.glob("*.onnx")):
         model = load(path)
 
-        chosen = treatments.choose(model, recipe, scheme, path.name)
-        treatments.round_products(model, chosen)
+        chosen = treatments.choose(model, recipe, scheme.name, path.name)
+        treatments.round_products(model, chosen, largest=scheme.largest)
         float16.store(model, [escape(n) for n in _names(model) if chosen.get(n) != HALF])
         if set(chosen.values()) != {KEEP}:
             float16.store_exact(model)  # it costs nothing

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgevoice.export.family import Family, Job, SourceFacts, Written
 from edgevoice.export.onnx_graph import load, save
 from edgevoice.quant import dynamic_int8, float16
 from edgevoice.quant.recipe import KEEP, Override, Recipe, TensorChoice
-from edgevoice.quant.scheme import Scheme
+from edgevoice.quant.scheme import FEWER_BITS, Scheme
 from edgevoice.quant.tensors import choices, integer_operators, require_finite, rounded_to
 
 SCHEMES = ("fp32", "fp16", "int8")
@@ -145,6 +145,7 @@ class _Quantiser:
     ) -> Written:
         models: dict[str, onnx.ModelProto] = {}
         notes: list[str] = []
+        kept = False
         for name, (path, model) in _models(self.single, reference).items():
             if integer_operators(model):
                 if scheme.name != "int8":
@@ -154,27 +155,33 @@ class _Quantiser:
                     )
                 shutil.copyfile(path, out / name)
                 models[name] = model
+                kept = True
                 notes.append(f"{name} is quantised already: kept, checked")
                 continue
             self.single.narrow(model)
             weights = [tensor.name for tensor in model.graph.initializer]
             keep = [w for w in weights if recipe.treatment(f"{name}:{w}", "") == KEEP]
             if scheme.name == "int8":
-                models[name] = _in_bytes(model, keep, job.work)
+                models[name] = _in_bytes(model, keep, scheme, job.work)
             else:
                 float16.store(model, [escape(weight) for weight in keep])
                 models[name] = model
             save(models[name], out / name)
-        return _written(self.single, models, tuple(notes))
+        written = _written(self.single, models, tuple(notes))
+        return replace(written, weight_bits=8) if kept else written
 
 
-def _in_bytes(model: onnx.ModelProto, keep: list[str], work: Path) -> onnx.ModelProto:
+def _in_bytes(
+    model: onnx.ModelProto, keep: list[str], scheme: Scheme, work: Path
+) -> onnx.ModelProto:
     """Let onnxruntime quantise what it can; it reads and writes files."""
     before, after = work / "float.onnx", work / "int8.onnx"
     users = {i: node.name for node in model.graph.node for i in node.input}
     try:
         save(model, before)
-        dynamic_int8.write_stock(before, after, [users[name] for name in keep if name in users])
+        kept = [users[name] for name in keep if name in users]
+        fewer = scheme.weight_bits == FEWER_BITS
+        dynamic_int8.write_stock(before, after, kept, fewer_bits=fewer)
         return onnx.load(str(after))
     finally:
         before.unlink(missing_ok=True)

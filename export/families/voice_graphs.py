@@ -13,7 +13,7 @@ from typing import Any
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.export.family import Job
 from edgevoice.quant.recipe import HALF, KEEP, Recipe, TensorChoice
-from edgevoice.quant.scheme import Scheme
+from edgevoice.quant.scheme import FEWER_BITS, Scheme
 
 SCHEMES = ("fp32", "fp16", "int8", "int8-mixed", "int8-static")
 OPTIONS: Mapping[str, str] = {
@@ -44,17 +44,20 @@ def write(
     from edgevoice.quant import dynamic_int8, float16, static_int8, tensors
 
     rest = HALF if scheme.options.get("mixed") or scheme.method == "static" else KEEP
+    fewer = scheme.weight_bits == FEWER_BITS
     try:
         if scheme.method == "dynamic":
             products = job.options.get("products", _PRODUCTS[0])
             if products not in _PRODUCTS:
                 raise ConfigError(unknown("products", products, _PRODUCTS))
             if products == "onnxruntime":
-                return dynamic_int8.write_stock(source, target)
-            return dynamic_int8.write(source, target, recipe, rest=rest)
+                return dynamic_int8.write_stock(source, target, fewer_bits=fewer)
+            return dynamic_int8.write(source, target, recipe, rest=rest, largest=scheme.largest)
         if scheme.method == "static":
             method = job.options.get("calibration", str(scheme.options["calibration"]))
-            return static_int8.write(source, target, feeds(), recipe, method=method, rest=rest)
+            return static_int8.write(
+                source, target, feeds(), recipe, method=method, rest=rest, fewer_bits=fewer
+            )
     except ValueError as error:
         raise ArtifactError(f"{source}: {error}") from error
     model = onnx.load(str(source))

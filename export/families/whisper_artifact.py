@@ -115,7 +115,8 @@ def write_scheme(model: onnx.ModelProto, scheme: Scheme, recipe: Recipe) -> None
 
     if scheme.method == "float":
         return
-    treatments.round_products(model, treatments.choose(model, recipe, scheme.name))
+    chosen = treatments.choose(model, recipe, scheme.name)
+    treatments.round_products(model, chosen, largest=scheme.largest)
     # The scales of int8 columns are read as they are: one serves a whole column.
     float16.store(model, keep=("*_scale",))
 

@@ -1,0 +1,69 @@
+"""Settings in which a device profile fills what the user left open.
+
+What wins, the first first: ``--set``, the configuration file, the device profile, the default.
+The profile is the one of ``--device``, else of ``device.profile``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgevoice import config, host
+from edgevoice.devices.cores import this_architecture
+from edgevoice.devices.detect import refuse_other_architecture
+from edgevoice.devices.profile import DeviceProfile, load_profile
+from edgevoice.settings import Settings
+
+_THREADS = {
+    "asr": "recogniser",
+    "end_of_turn": "end_of_turn",
+    "llm": "language_model",
+    "tts": "speech",
+}
+"""The section of the settings whose ``threads`` each stage of a profile is."""
+
+
+def load(path: Path | None = None, assignments: Sequence[str] = (), device: str = "") -> Settings:
+    """Return the settings of :func:`edgevoice.config.load` with a profile's behind them.
+
+    Args:
+        path: Of the configuration; None: where it is looked for.
+        assignments: ``section.key=value`` strings, over the file.
+        device: A profile over ``device.profile``; "": that.
+
+    Raises:
+        ConfigError: The configuration or the profile cannot be used as written, there is no such
+            profile, or it is for another architecture.
+    """
+    written = config.read(path)
+    settings = config.override(
+        config.parse(written, str(path or config.default_path())), assignments
+    )
+    name = device or settings.device.profile
+    if not name:
+        return settings
+    profile = load_profile(name)
+    refuse_other_architecture(profile, this_architecture())
+    said = {(section, key) for section, keys in written.items() for key in keys}
+    said |= {config.split(assignment)[:2] for assignment in assignments}
+    for (section, key), value in of_profile(profile).items():
+        if (section, key) not in said:
+            part = dataclasses.replace(getattr(settings, section), **{key: value})
+            settings = dataclasses.replace(settings, **{section: part})
+    return dataclasses.replace(settings, device=dataclasses.replace(settings.device, profile=name))
+
+
+def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:
+    """Return what ``profile`` sets, by section and key.
+
+    Threads are no more than the cores that this process may use: those that wait for each other
+    are slower than fewer.
+    """
+    threads = {
+        (_THREADS[stage], "threads"): min(count, host.cores())
+        for stage, count in profile.threads.items()
+    }
+    return {**threads, ("audio", "port"): profile.audio.port}
