@@ -8,6 +8,11 @@ import pytest
 from pulse import PulseServer
 
 from edgevoice import cli
+from edgevoice.audio.wav import write_wav
+from edgevoice.export.calibration import Calibration
+from edgevoice.export.checks import costs
+from edgevoice.export.family import Job
+from edgevoice.frames import to_int16
 from edgevoice.store import Store
 
 
@@ -51,3 +56,26 @@ def export(store: Store, capfd: pytest.CaptureFixture[str]) -> Callable[..., tup
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """One export's job, with the default speech and text."""
+    work = tmp_path / "work"
+    work.mkdir()
+    return Job(work, Calibration())
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few sentences as somebody's recordings: a measurement of seconds, not minutes."""
+    folder = tmp_path_factory.mktemp("material")
+    for number, clip in enumerate(Calibration().clips()[:5]):
+        write_wav(folder / f"{number}.wav", to_int16(clip.samples), 16_000)
+    return folder
+
+
+@pytest.fixture
+def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time what a check measures twice and no more."""
+    monkeypatch.setattr(costs, "PAIRS", 2)

@@ -14,7 +14,9 @@ from edgevoice.quant.scheme import SCHEMES
 
 
 def test_every_stage_has_bounds() -> None:
-    assert set(gates.BOUNDS) == set(STAGES)
+    assert set(gates.BOUNDS) == set(STAGES) == set(gates.QUALITY)
+    for stage, (figure, _) in gates.QUALITY.items():
+        assert figure in {bound.figure for bound in gates.BOUNDS[stage]}
 
 
 def test_a_figure_that_was_not_measured_misses() -> None:
