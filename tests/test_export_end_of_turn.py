@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def one_scale(model: onnx.ModelProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, values.max()), tensor.name))
 
 
+@pytest.fixture(scope="module")
+def two_clips(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough for one turn that is judged otherwise to be a quarter of them."""
+    folder = tmp_path_factory.mktemp("two-clips")
+    for name in ("0.wav", "1.wav"):
+        shutil.copy(material / name, folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -69,9 +79,9 @@ def one_scale(model: onnx.ModelProto) -> None:
     ids=["scale of zero", "swapped tensors", "one scale per tensor"],
 )
 def test_a_fault_in_the_end_of_turn_model_is_caught(
-    fault: Callable[[onnx.ModelProto], None], smart_turn: Path, material: Path, job: Job
+    fault: Callable[[onnx.ModelProto], None], smart_turn: Path, two_clips: Path, job: Job
 ) -> None:
     candidate = quantised(SMART_TURN, smart_turn, "int8", job)
     change(candidate, fault, SMART_TURN)
-    figures = end_of_turn.measure(smart_turn, candidate, material, 1)
+    figures = end_of_turn.measure(smart_turn, candidate, two_clips, 1)
     assert "agreement" in missed(SMART_TURN, figures), figures

@@ -39,12 +39,12 @@ def job(tmp_path: Path) -> Job:
     (tmp_path / "work").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "mine.txt").write_text("Good morning. The door is open.\n" * 4)
-    return Job(tmp_path / "work", Calibration(tmp_path / "text"), threads=1)
+    return Job(tmp_path / "work", Calibration(tmp_path / "text"))
 
 
 def options(job: Job, **asked: str) -> Job:
     named = {key.replace("_", "-"): value for key, value in asked.items()}
-    return Job(job.work, job.calibration, threads=1, options=named)
+    return Job(job.work, job.calibration, options=named)
 
 
 def checkpoint(folder: Path, architecture: str = "LlamaForCausalLM") -> Path:
