@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgevoice.export import gates
+from edgevoice.export.calibration import Calibration
 from edgevoice.export.families.pack_search import describe
 from edgevoice.export.family import Family, Job
 from edgevoice.quant.scheme import SCHEMES
@@ -27,6 +28,11 @@ def converted(family: Family, source: Path, folder: Path, job: Job) -> Path:
     folder.mkdir()
     written = family.convert(source, folder, job)
     return artifact_of(folder, family, dict(written.engine))
+
+
+def reference(family: Family, source: Path, folder: Path) -> Path:
+    """Convert into a folder that the tests of a file share."""
+    return converted(family, source, folder / "reference", Job(folder, Calibration()))
 
 
 def quantised(family: Family, reference: Path, scheme: str, job: Job) -> Path:

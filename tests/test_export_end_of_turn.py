@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
-from small_models import change, converted, missed, quantised, silence, swap, weights
+from small_models import change, missed, quantised, reference, silence, swap, weights
 
 from edgevoice.errors import ArtifactError
 from edgevoice.export import family as families
-from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import end_of_turn
 from edgevoice.export.family import Job
 
@@ -24,9 +23,7 @@ SMART_TURN = families.load("smart-turn")
 
 @pytest.fixture(scope="module")
 def smart_turn(artifact: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smart-turn")
-    job = Job(folder, Calibration())
-    return converted(SMART_TURN, artifact("smart-turn-v3.2"), folder / "reference", job)
+    return reference(SMART_TURN, artifact("smart-turn-v3.2"), tmp_path_factory.mktemp("turns"))
 
 
 def test_smart_turn_passes_through(smart_turn: Path, material: Path, job: Job) -> None:

@@ -17,13 +17,13 @@ from edgevoice import manifest
 from edgevoice.engines import speech
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
 from edgevoice.export import family as families
+from edgevoice.export.candidates import artifact
 from edgevoice.export.checks import sound
-from edgevoice.export.family import Job
+from edgevoice.export.family import Job, Written
 from edgevoice.frames import Float32
 from edgevoice.quant.recipe import by_type
 from edgevoice.quant.scheme import find
 from edgevoice.settings import SpeechSettings
-from edgevoice.store import describe
 
 STAND_IN = "traced_vits.py"
 FAMILY = families.load("hf-vits")
@@ -45,10 +45,7 @@ def checkpoint(folder: Path, trouble: str = "", **tokenizer: object) -> Path:
 
 
 def publish(folder: Path, engine: dict[str, object]) -> None:
-    described = manifest.Manifest(
-        folder.name, "speech", "vits", "onnx", folder.name, "CC0-1.0", "tests",
-        describe(folder), engine,
-    )  # fmt: skip
+    described = artifact(FAMILY, folder.name, folder.name, folder, Written(engine))
     manifest.write(described, folder)
 
 

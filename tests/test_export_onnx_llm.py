@@ -12,13 +12,13 @@ import stand_in
 from edgevoice import manifest
 from edgevoice.engines import onnx_llm
 from edgevoice.errors import ArtifactError, ConfigError, EdgevoiceError, ExportError
+from edgevoice.export.candidates import artifact
 from edgevoice.export.families.onnx_llm import FAMILY
-from edgevoice.export.family import Job
+from edgevoice.export.family import Job, Written
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.quant.scheme import find
 from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
-from edgevoice.store import describe
 
 STAND_IN = "traced_checkpoint.py"
 
@@ -50,10 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def publish(folder: Path, engine: dict[str, object]) -> None:
-    described = manifest.Manifest(
-        folder.name, "language-model", "onnx-llm", "onnx", folder.name, "CC0-1.0", "tests",
-        describe(folder), engine,
-    )  # fmt: skip
+    described = artifact(FAMILY, folder.name, folder.name, folder, Written(engine))
     manifest.write(described, folder)
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small_models import change, converted, missed, quantised, silence, swap, weights
+from small_models import change, missed, quantised, reference, silence, swap, weights
 
 from edgevoice.audio.wav import write_wav
 from edgevoice.errors import ArtifactError, ExportError
 from edgevoice.export import family as families
-from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import recordings, vad
 from edgevoice.export.families.silero_vad import keep_16_khz
 from edgevoice.export.family import Job
@@ -24,9 +23,7 @@ SILERO = families.load("silero-vad")
 
 @pytest.fixture(scope="module")
 def silero(artifact: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("silero")
-    job = Job(folder, Calibration())
-    return converted(SILERO, artifact("silero-vad"), folder / "reference", job)
+    return reference(SILERO, artifact("silero-vad"), tmp_path_factory.mktemp("silero"))
 
 
 def test_the_branch_for_16_khz_is_the_whole_model_bit_for_bit(silero: Path, tmp_path: Path) -> None:
