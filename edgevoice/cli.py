@@ -20,6 +20,7 @@ COMMANDS: tuple[str, ...] = (
     "doctor",
     "export",
     "models",
+    "profile",
     "replay",
     "say",
     "talk",

@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loading", "recording", "console", "tapes"),
     ("report_charts",),
     ("calls", "daemon", "talk", "report", "doctor", "replay"),
+    ("profiler",),
     ("commands",),
     ("cli", "__main__"),
 )

@@ -1,0 +1,1 @@
+"""Measures a bundle on this device, stage by stage and as a conversation, and compares runs."""
