@@ -21,9 +21,7 @@ ACTIVATION_BITS = (8, 16)
 Feed = Mapping[str, Any]
 
 
-def write(
-    model: onnx.ModelProto, feeds: Sequence[Feed], activation_bits: int
-) -> onnx.ModelProto:
+def write(model: onnx.ModelProto, feeds: Sequence[Feed], activation_bits: int) -> onnx.ModelProto:
     """Return the float ``model`` (every size fixed) with all it computes in integers (QDQ).
 
     Args:

@@ -144,10 +144,8 @@ def _attention(
     return made
 
 
-def cut(
-    model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]
-) -> onnx.ModelProto:
-    """Return the part of ``model`` (with the shapes of its values) from ``inputs`` to ``outputs``."""
+def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the part of ``model`` from ``inputs`` to ``outputs``; values keep their shapes."""
     return onnx.utils.Extractor(model).extract_model(list(inputs), list(outputs))
 
 
