@@ -1,0 +1,108 @@
+"""Whisper: the audio encoder with the cross-attention's keys and values, for one length.
+
+The NPU gets what lies between the filled log-mel and the keys and values of the audio. Before it,
+the host fills up with silence; behind it, the host appends the silence that stands for the rest of
+Whisper's 30 s, which is constant. The decoder's steps are small and stay on the CPU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgevoice.engines.artifact_files import onnx_file
+from edgevoice.engines.log_mel import log_mel
+from edgevoice.errors import ExportError
+from edgevoice.export.calibration import Calibration
+from edgevoice.export.checks import recordings
+from edgevoice.export.gates import Bound
+from edgevoice.export.npu_graph import Arrays, NpuGraph
+from edgevoice.export.onnx_graph import load
+from edgevoice.export.signal_noise import compare
+from edgevoice.frames import Float32
+from edgevoice.manifest import Manifest
+from edgevoice.quant import static_graph
+from edgevoice.quant.tensors import integer_operators
+
+FRAMES = 1000
+"""10 s: 8 s of speech and the 2 s of silence without which Whisper repeats itself."""
+# Of 10 s each, whose activations are all kept until their ranges are known.
+_CALIBRATION_CLIPS = 16
+
+
+def graph_of(folder: Path, manifest: Manifest, calibration: Calibration) -> NpuGraph:
+    """Return the encoder for :data:`FRAMES`, from a float artifact.
+
+    Raises:
+        ExportError: The artifact's encoder is quantised already.
+    """
+    path = Path(onnx_file(folder, manifest, "encoder"))
+    model = load(path)
+    if integer_operators(model):
+        raise ExportError(
+            f"{manifest.name} is {manifest.scheme}: an NPU's integers are made of float weights; "
+            "name the float artifact (edgevoice export --scheme fp32)"
+        )
+    part, silence = encoder(model, FRAMES)
+    name = part.graph.input[0].name
+
+    def feed(samples: Float32) -> Arrays:
+        return {name: log_mel_of(samples)}
+
+    return NpuGraph(
+        part,
+        path.stem,
+        [feed(clip.samples) for clip in calibration.clips()[:_CALIBRATION_CLIPS]],
+        [feed(clip.samples) for clip in recordings.transcribed(None)],
+        (Bound("snr_db", "at least", 20.0, "of the keys and values, over float's"),),
+        compare,
+        ("a16w8", "a8w8"),
+        {
+            "frames": FRAMES,
+            "silence": [list(np.shape(rows)) for rows in silence],
+            "input": name,
+        },
+    )
+
+
+def log_mel_of(samples: Float32) -> Float32:
+    """Return what the graph takes of ``samples``: float32, ``[1, 80, FRAMES]``."""
+    return log_mel(samples, FRAMES)[None]
+
+
+def encoder(
+    model: onnx.ModelProto, frames: int
+) -> tuple[onnx.ModelProto, list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]:
+    """Return the NPU's part of the encoder ``model``, and what follows each of its outputs.
+
+    The rows of silence are ``[layers, heads, length, head size]``; of length 0 where the NPU's part
+    computes them itself.
+    """
+    fixed = static_graph.fix(model, {"mel": [1, model_mels(model), frames]})
+    static_graph.plain_attention(fixed)
+    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    graph = fixed.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    ends: list[str] = []
+    silence = []
+    for output in graph.output:
+        last = maker[output.name]
+        while last.op_type == "Identity":
+            last = maker[last.input[0]]
+        rows = [name for name in last.input if name in constants]
+        if last.op_type == "Concat" and rows:
+            ends.append(next(name for name in last.input if name not in constants))
+            silence.append(onnx.numpy_helper.to_array(constants[rows[0]]))
+        else:
+            ends.append(last.output[0])
+            silence.append(np.zeros((1, 1, 0, 1), np.float32))
+    return static_graph.cut(fixed, [first.input[0]], ends), silence
+
+
+def model_mels(model: onnx.ModelProto) -> int:
+    """Return the number of mel bands that the encoder takes."""
+    return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
