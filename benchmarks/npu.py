@@ -71,7 +71,7 @@ def turn_cases(model: onnx.ModelProto, clips: list[Clip]) -> Iterator[Case]:
 
 
 def word_cases(
-    name: str, decoder: GreedyWhisper, silence: list[Any], clips: list[Clip]
+    name: str, decoder: GreedyWhisper, silence: Any, clips: list[Clip]
 ) -> Iterator[Case]:
     for clip in clips:
         said = normalise(clip.text)

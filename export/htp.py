@@ -166,15 +166,15 @@ def _run(
 
 def refusal(soc: Soc, error: str, operators: Sequence[Sequence[str]]) -> str:
     """Word why a graph is not on the HTP: the operators by name where there are any."""
-    if any(mark in error for mark in _NO_MEMORY):
-        return (
-            f"{soc.title} ({soc.name}): the graph does not fit ({' '.join(error.split())[:120]}); "
-            "take a shorter length, narrower activations or another chip"
-        )
     floats = "" if soc.floats else f"; v{soc.htp_arch} computes no float: quantise every value"
     if not operators and "fallback to CPU" in error:
         # A graph of which it takes nothing at all is not listed.
         return f"{soc.title} ({soc.name}) takes no node of the graph{floats}"
+    if not operators and any(mark in error for mark in _NO_MEMORY):
+        return (
+            f"{soc.title} ({soc.name}): the graph does not fit ({' '.join(error.split())[:120]}); "
+            "take a shorter length, narrower activations or another chip"
+        )
     if not operators:
         return f"{soc.title} ({soc.name}): onnxruntime-qnn says: {' '.join(error.split())[:240]}"
     kinds = ", ".join(dict.fromkeys(kind for _, kind in operators))

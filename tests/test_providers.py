@@ -245,7 +245,7 @@ def test_a_planted_operator_that_the_htp_lacks_is_named(tmp_path: Path) -> None:
 @ON_X86
 def test_a_chip_without_floats_says_so(tmp_path: Path) -> None:
     model = static_graph.fix(graph("Relu"), {})
-    with pytest.raises(ExportError, match="v68 computes no float"):
+    with pytest.raises(ExportError, match="no node of the graph; v68 computes no float"):
         htp.compile_graph(model, tmp_path / "m.qnn", socs.find("qcs6490"), Path(sys.executable))
     quantised = htp_qdq.write(model, FEEDS, 8)
     made = htp.compile_graph(
@@ -273,6 +273,8 @@ def test_a_compiler_that_dies_is_one_line(tmp_path: Path) -> None:
 REFUSALS: Sequence[tuple[str, list[list[str]], str]] = [
     ("QNN_COMMON_ERROR_MEM_ALLOC: Code: 1002", [], "the graph does not fit"),
     ("it broke\nbadly", [], "onnxruntime-qnn says: it broke badly"),
+    ("but fallback to CPU EP is disabled", [], "takes no node of the graph"),
+    ("QNN_COMMON_ERROR_MEM_ALLOC", [["n", "Gather"]], "does not take Gather in 1 nodes (n)"),
     ("x", [["n", "Erf"]] * 8, "Erf in 8 nodes (n, n, n, n, n, n and 2 more)"),
 ]
 

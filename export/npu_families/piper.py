@@ -72,6 +72,7 @@ def _latents(front: onnx.ModelProto, config: Any, sentences: Iterable[str], most
 
     from edgevoice.engines.phonemes import phonemise
 
+    ort.set_seed(0)  # the front draws noise, and the same source has to give the same bytes
     session = ort.InferenceSession(front.SerializeToString(), providers=["CPUExecutionProvider"])
     symbols = piper.SymbolTable(config.symbol_ids)
     found: list[Any] = []

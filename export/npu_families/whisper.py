@@ -7,7 +7,10 @@ Whisper's 30 s, which is constant. The decoder's steps are small and stay on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,16 +18,20 @@ import onnx
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import log_mel
 from edgevoice.errors import ExportError
+from edgevoice.export import signal_noise
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import recordings
+from edgevoice.export.checks.whisper_greedy import GreedyWhisper
 from edgevoice.export.gates import Bound
-from edgevoice.export.npu_graph import Arrays, NpuGraph
+from edgevoice.export.npu_graph import Arrays, Figures, NpuGraph
 from edgevoice.export.onnx_graph import load
-from edgevoice.export.signal_noise import compare
+from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import Float32
 from edgevoice.manifest import Manifest
 from edgevoice.quant import static_graph
 from edgevoice.quant.tensors import integer_operators
+
+Rows = Sequence[np.ndarray[Any, np.dtype[np.float32]]]
 
 FRAMES = 1000
 """10 s: 8 s of speech and the 2 s of silence without which Whisper repeats itself."""
@@ -56,15 +63,34 @@ def graph_of(folder: Path, manifest: Manifest, calibration: Calibration) -> NpuG
         path.stem,
         [feed(clip.samples) for clip in calibration.clips()[:_CALIBRATION_CLIPS]],
         [feed(clip.samples) for clip in recordings.transcribed(None)],
-        (Bound("snr_db", "at least", 20.0, "of the keys and values, over float's"),),
-        compare,
+        (
+            Bound("disagreement", "at most", 0.10, "words written otherwise than float does"),
+            Bound("snr_mean_db", "at least", 20.0, "of the keys and values, over float's"),
+        ),
+        partial(compare, GreedyWhisper(folder, threads=1), silence),
         ("a16w8", "a8w8"),
         {
             "frames": FRAMES,
-            "silence": [list(np.shape(rows)) for rows in silence],
             "input": name,
         },
     )
+
+
+def compare(
+    decoder: GreedyWhisper, silence: Rows, wanted: Sequence[Arrays], got: Sequence[Arrays]
+) -> Figures:
+    """Return how loud the error is, and how many words the decoder makes other ones of it."""
+    said, heard = ([_words(decoder, silence, o) for o in side] for side in (wanted, got))
+    edits = sum(map(word_errors, said, heard))
+    return {
+        "disagreement": edits / max(sum(map(len, said)), 1),
+        **signal_noise.compare(wanted, got),
+    }
+
+
+def _words(decoder: GreedyWhisper, silence: Rows, outputs: Arrays) -> tuple[str, ...]:
+    pairs = zip(outputs.values(), silence, strict=True)
+    return normalise(decoder.text(*(np.concatenate(pair, axis=2) for pair in pairs)))
 
 
 def log_mel_of(samples: Float32) -> Float32:
@@ -72,9 +98,7 @@ def log_mel_of(samples: Float32) -> Float32:
     return log_mel(samples, FRAMES)[None]
 
 
-def encoder(
-    model: onnx.ModelProto, frames: int
-) -> tuple[onnx.ModelProto, list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]]:
+def encoder(model: onnx.ModelProto, frames: int) -> tuple[onnx.ModelProto, Rows]:
     """Return the NPU's part of the encoder ``model``, and what follows each of its outputs.
 
     The rows of silence are ``[layers, heads, length, head size]``; of length 0 where the NPU's part
