@@ -79,8 +79,7 @@ def word_cases(
         def line(wanted: Feed, got: Feed, said: tuple[str, ...] = said) -> dict[str, Any]:
             found: dict[str, Any] = {"words": len(said)}
             for side, outputs in (("cpu", wanted), ("npu", got)):
-                pairs = zip(outputs.values(), silence, strict=True)
-                text = decoder.text(*(np.concatenate(pair, axis=2) for pair in pairs))
+                text = decoder.text(*whisper.whole(outputs, silence))
                 found |= {side: text, f"{side}_errors": word_errors(said, normalise(text))}
             return found
 

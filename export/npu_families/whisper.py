@@ -89,8 +89,13 @@ def compare(
 
 
 def _words(decoder: GreedyWhisper, silence: Rows, outputs: Arrays) -> tuple[str, ...]:
+    return normalise(decoder.text(*whole(outputs, silence)))
+
+
+def whole(outputs: Arrays, silence: Rows) -> list[Any]:
+    """Return the cross-attention's keys and values: the NPU's outputs, the silence behind them."""
     pairs = zip(outputs.values(), silence, strict=True)
-    return normalise(decoder.text(*(np.concatenate(pair, axis=2) for pair in pairs)))
+    return [np.concatenate([o, rows], axis=2) if rows.size else o for o, rows in pairs]
 
 
 def log_mel_of(samples: Float32) -> Float32:
