@@ -19,7 +19,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgevoice import config, manifest
-from edgevoice.devices import socs
+from edgevoice.devices import defaults, socs
+from edgevoice.devices.profile import load_profile
 from edgevoice.engines import providers
 from edgevoice.engines.ort import open_on
 from edgevoice.engines.providers import Files, Ran, Wanted
@@ -199,6 +200,12 @@ def test_names_of_device_profiles_are_taken() -> None:
     assert providers.names(["QNNExecutionProvider", "xnnpack"]) == ("qnn", "xnnpack")
     with pytest.raises(ConfigError, match="unknown execution provider 'npu'"):
         providers.names(["npu"])
+
+
+def test_a_device_profile_sets_the_order() -> None:
+    order = defaults.of_profile(load_profile("android-snapdragon-8"))
+    assert order["end_of_turn", "providers"] == ("qnn", "cpu")
+    assert order["speech", "providers"] == ("cpu",)  # no engine of a voice takes a binary
 
 
 def test_settings_take_a_list_and_write_it_back() -> None:
