@@ -25,6 +25,13 @@ _THREADS = {
 }
 """The section of the settings whose ``threads`` each stage of a profile is."""
 
+_PROVIDERS = {
+    "CPUExecutionProvider": "cpu",
+    "XnnpackExecutionProvider": "xnnpack",
+    "QNNExecutionProvider": "qnn",
+}
+"""The settings' names of those providers that an engine here can open."""
+
 
 def load(path: Path | None = None, assignments: Sequence[str] = (), device: str = "") -> Settings:
     """Return the settings of :func:`edgevoice.config.load` with a profile's behind them.
@@ -66,4 +73,16 @@ def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:
         (_THREADS[stage], "threads"): min(count, host.cores())
         for stage, count in profile.threads.items()
     }
-    return {**threads, ("audio", "port"): profile.audio.port}
+    return {**threads, **_providers(profile), ("audio", "port"): profile.audio.port}
+
+
+def _providers(profile: DeviceProfile) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    known = tuple(_PROVIDERS[name] for name in profile.providers if name in _PROVIDERS)
+    # Context binaries are judged and run for the end-of-turn model alone so far: to try the NPU
+    # elsewhere would be a warning at each start.
+    others = tuple(name for name in known if name != "qnn")
+    return {
+        ("end_of_turn", "providers"): known or ("cpu",),
+        ("language_model", "providers"): others or ("cpu",),
+        ("speech", "providers"): others or ("cpu",),
+    }

@@ -118,6 +118,8 @@ def _section(kind: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], where: str) -> Any:
+    if kind == tuple[str, ...]:
+        return _texts(value, limits["choices"], where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -128,6 +130,15 @@ def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], wher
     if low is not None and not low <= value <= high:  # nan is in no range
         raise ConfigError(f"{where} = {value!r}: must be from {low:g} to {high:g}")
     return value
+
+
+def _texts(value: Any, choices: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ConfigError(f"{where} = {value!r}: must be a list of texts in quotes")
+    for text in value:
+        if choices and text not in choices:
+            raise ConfigError(f"{where}: {unknown('value', text, choices)}")
+    return tuple(value)
 
 
 _KIND_NAMES = {

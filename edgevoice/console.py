@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from edgevoice.events import ErrorNotice, Notice, StateNotice, TranscriptNotice
+from edgevoice.events import ErrorNotice, Notice, ProviderNotice, StateNotice, TranscriptNotice
 from edgevoice.exchanges import Exchange
 from edgevoice.latency import percentile
 
@@ -46,6 +46,8 @@ class Console:
             case TranscriptNotice(role=role, text=text, final=True, interrupted=interrupted):
                 mark = " (interrupted)" if interrupted else ""
                 self.line(f"{_SPEAKER[role]} > {text}{mark}")
+            case ProviderNotice(stage=stage, provider=provider, passed_over=reasons) if reasons:
+                self.line(f"      ! {stage} runs on {provider}; {'; '.join(reasons)}")
             case ErrorNotice(message=message, fatal=False):
                 self.line(f"      ! {message}")
             case _:

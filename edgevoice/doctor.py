@@ -185,6 +185,8 @@ def _model(stage: _Stage, store: Store) -> Check:
 
 
 def _engine(stage: _Stage) -> Check:
+    from edgevoice.engines import providers
+
     assert stage.folder is not None
     try:
         engine = stage.load(stage.folder)
@@ -195,7 +197,10 @@ def _engine(stage: _Stage) -> Check:
     close = getattr(engine, "close", None)
     if close is not None:
         close()
-    return Check("engine", stage.name, "ok", f"{type(engine).__name__} loads {stage.model}")
+    detail = f"{type(engine).__name__} loads {stage.model}"
+    if ran := providers.of(engine):
+        detail = "; ".join((f"{detail} on {ran}", *ran.passed_over))
+    return Check("engine", stage.name, "ok", detail)
 
 
 def _sound(settings: Settings) -> Iterator[Check]:

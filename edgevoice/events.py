@@ -382,6 +382,20 @@ class DecisionNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderNotice:
+    """What a stage's weights run on (``cpu``, ``qnn``...), said when a session begins.
+
+    ``passed_over`` has a line for each execution provider that was tried before, with the reason.
+    """
+
+    at_ms: float
+    stage: str
+    provider: str
+    detail: str = ""
+    passed_over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorNotice:
     """Something failed; the session goes on unless ``fatal``."""
 
@@ -391,5 +405,11 @@ class ErrorNotice:
 
 
 Notice: TypeAlias = (
-    StateNotice | TranscriptNotice | ClearNotice | MetricsNotice | DecisionNotice | ErrorNotice
+    StateNotice
+    | TranscriptNotice
+    | ClearNotice
+    | MetricsNotice
+    | DecisionNotice
+    | ProviderNotice
+    | ErrorNotice
 )

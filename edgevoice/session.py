@@ -33,6 +33,7 @@ from edgevoice.events import (
     PartialHeard,
     PauseJudged,
     PauseTranscribed,
+    ProviderNotice,
     ReleaseAnswer,
     SpeechPaused,
     StateNotice,
@@ -119,6 +120,7 @@ class Session:
         self._started_ns = time.monotonic_ns()
         self._frames = 0
         self._state = TurnState()
+        self._providers = engines.providers()
         self._rules = rules(settings, judged=engines.end_of_turn is not None)
         self._history = History(settings.language_model.system_prompt)
         self._marks = TurnMarks()
@@ -186,6 +188,10 @@ class Session:
             self._source.start()
             self._started_ns = time.monotonic_ns()
             self._answerer.warm(self._history.messages())
+            for stage, ran in self._providers.items():
+                self._notice(
+                    ProviderNotice(self.now_ms(), stage, ran.name, ran.detail, ran.passed_over)
+                )
             self._notice(StateNotice(self.now_ms(), self._state.phase.value))
             while not self._stopping.is_set() and self._turn_the_crank():
                 pass

@@ -24,6 +24,11 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+_PROVIDERS = ("cpu", "xnnpack", "qnn", "rknn")
+_PROVIDERS_DOC = "execution providers of onnxruntime, tried in this order"
+_REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with a warning"
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """[device]: what this conversation runs on."""
@@ -82,6 +87,8 @@ class EndOfTurnSettings:
 
     model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
     threads: int = setting(1, "threads of one judgement", low=1, high=64)
+    providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
+    provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
         0.8,
         "probability from which a turn surely is finished; the wait grows below it",
@@ -98,6 +105,10 @@ class LanguageModelSettings:
     threads: int = setting(
         0, "threads of prefill and decode; 0 is one for every core but one", low=0, high=64
     )
+    providers: tuple[str, ...] = setting(
+        ("cpu",), f"{_PROVIDERS_DOC} (ONNX models alone)", choices=_PROVIDERS
+    )
+    provider_required: bool = setting(False, _REQUIRED_DOC)
     context_tokens: int = setting(2048, "prompt and answer together", low=256, high=131072)
     max_answer_tokens: int = setting(64, "an answer ends here at the latest", low=1, high=4096)
     temperature: float = setting(0.0, "0 is greedy", low=0, high=2)
@@ -125,6 +136,8 @@ class SpeechSettings:
     threads: int = setting(
         0, "threads of one synthesis; 0 is one for every core but one", low=0, high=64
     )
+    providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
+    provider_required: bool = setting(False, _REQUIRED_DOC)
     speaker: int = setting(0, "speaker number of a voice with several", low=0, high=10000)
     speed: float = setting(1.0, "above 1 is faster", low=0.3, high=3.0)
 

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgevoice.engines import providers
 from edgevoice.engines.edges import SpeechEdges
+from edgevoice.engines.providers import Ran
 from edgevoice.stages import EndOfTurn, LanguageModelModel, RecogniserModel, Speech, Vad
 
 
@@ -33,6 +36,17 @@ class Engines:
     end_of_turn: EndOfTurn | None
     language_model: LanguageModelModel
     speech: Speech
+
+    def providers(self) -> Mapping[str, Ran]:
+        """Return what each stage that onnxruntime runs is on, by stage, as a turn meets them."""
+        stages = {
+            "vad": self.vad,
+            "recogniser": self.recogniser,
+            "end-of-turn": self.end_of_turn,
+            "language-model": self.language_model,
+            "speech": self.speech,
+        }
+        return {stage: ran for stage, engine in stages.items() if (ran := providers.of(engine))}
 
     def close(self) -> None:
         """Free the weights; no session may use them any more."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgevoice.export import family
+from edgevoice.devices import socs
+from edgevoice.export import family, npu_graph
 from edgevoice.quant.scheme import SCHEMES
 
 
@@ -23,6 +24,22 @@ def schemes() -> list[list[str]]:
     """Return the table of schemes, headings first."""
     rows = [[s.name, s.format, f"{s.bits:g}", s.summary] for s in SCHEMES.values()]
     return [["SCHEME", "FORMAT", "BITS", ""], *rows]
+
+
+def chips() -> list[list[str]]:
+    """Return the table of chips that ``export qnn`` compiles for, headings first."""
+    families = ", ".join(npu_graph.MODULES)
+    rows = [
+        [
+            soc.name,
+            f"v{soc.htp_arch}",
+            soc.title,
+            f"{', '.join(s for s in npu_graph.SCHEMES if s != 'fp16' or soc.floats)} of {families}"
+            + ("" if soc.floats else " (integers alone)"),
+        ]
+        for soc in socs.SOCS.values()
+    ]
+    return [["SOC", "HTP", "", "TAKES"], *rows]
 
 
 def as_json() -> dict[str, Any]:
@@ -50,4 +67,16 @@ def as_json() -> dict[str, Any]:
             }
             for s in SCHEMES.values()
         ],
+        "socs": [
+            {
+                "name": soc.name,
+                "title": soc.title,
+                "soc_model": soc.soc_model,
+                "htp_arch": soc.htp_arch,
+                "floats": soc.floats,
+                "source": soc.source,
+            }
+            for soc in socs.SOCS.values()
+        ],
+        "npu_families": list(npu_graph.MODULES),
     }

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HELP = "make a checked artifact of source weights"
 
-_ACTIONS = ("plan", "check", "list")
+_ACTIONS = ("plan", "check", "qnn", "list")
 _MAKE = "SOURCE"
 _THREADS = 2
 
@@ -73,6 +73,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_measuring(check)
     check.set_defaults(act=_check)
+    npu = actions.add_parser("qnn", help="compile an artifact for a Snapdragon's NPU")
+    npu.add_argument("artifact", help="installed artifact; its files stay as they are")
+    npu.add_argument("--soc", required=True, help="chip; `edgevoice export list` has them")
+    npu.add_argument("--scheme", default="", help="default: the first that meets its bounds")
+    npu.add_argument("--name", default="", help="the new artifact's (default: ARTIFACT-SOC)")
+    npu.add_argument(
+        "--emulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="inputs to judge in the emulator, tens of seconds each (default: 1)",
+    )
+    npu.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="your own speech and text to calibrate"
+    )
+    npu.add_argument(
+        "--python", default="", metavar="PROGRAM", help="interpreter that has onnxruntime-qnn"
+    )
+    npu.add_argument("--json", action="store_true", help="print JSON instead of text")
+    npu.set_defaults(act=_npu)
     listing = actions.add_parser("list", help="families, schemes and formats")
     listing.add_argument("--json", action="store_true", help="print JSON instead of text")
     listing.set_defaults(act=_list)
@@ -235,6 +255,41 @@ def _check(parsed: argparse.Namespace) -> int:
     return EXIT_OK if candidate.passed else EXIT_FAILURE
 
 
+def _npu(parsed: argparse.Namespace) -> int:
+    from edgevoice.devices import socs
+    from edgevoice.export.npu import NpuExporter, NpuRequest
+
+    if parsed.emulate < 0:
+        raise ConfigError(f"--emulate {parsed.emulate}: 0 or more inputs")
+    request = NpuRequest(
+        artifact=parsed.artifact,
+        soc=socs.find(parsed.soc),
+        scheme=parsed.scheme,
+        name=parsed.name,
+        emulated=parsed.emulate,
+        calibrate=parsed.calibrate,
+        python=parsed.python,
+    )
+    done = NpuExporter(Store.default(), meter_for_stderr(), say).run(request)
+    if parsed.json:
+        print_json(
+            {
+                "published": str(done.folder),
+                "scheme": done.scheme,
+                "bytes": done.compiled.bytes,
+                "qnn_version": done.compiled.qnn_version,
+                "figures": {where: dict(found) for where, found in done.figures.items()},
+                "missed": dict(done.missed),
+            }
+        )
+        return EXIT_OK
+    for where, verdict in done.verdicts:
+        print(f"{where}: {verdict}")
+    print(f"{done.scheme}: {done.compiled.bytes} bytes, wholly on the NPU")
+    print(f"published {done.folder}")
+    return EXIT_OK
+
+
 def _list(parsed: argparse.Namespace) -> int:
     from edgevoice.export import listing
 
@@ -244,6 +299,8 @@ def _list(parsed: argparse.Namespace) -> int:
     print_table(listing.families())
     print()
     print_table(listing.schemes())
+    print()
+    print_table(listing.chips())
     return EXIT_OK
 
 

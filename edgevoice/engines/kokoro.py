@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.engines.ort import chunks, open_session, run_cancellable, sound
+from edgevoice.engines.ort import chunks, open_on, run_cancellable, sound
 from edgevoice.engines.phonemes import phonemise
 from edgevoice.engines.piper import bounded
+from edgevoice.engines.providers import ON_CPU, Wanted
 from edgevoice.engines.speakable import speakable
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
@@ -56,12 +57,20 @@ class KokoroSpeech:
         espeak_voice: espeak-ng's voice of the language.
         threads: Threads of one run.
         speed: Above 1 is faster.
+        wanted: Execution providers.
     """
 
     def __init__(
-        self, model: Path, styles: Float32, *, espeak_voice: str, threads: int, speed: float
+        self,
+        model: Path,
+        styles: Float32,
+        *,
+        espeak_voice: str,
+        threads: int,
+        speed: float,
+        wanted: Wanted = ON_CPU,
     ) -> None:
-        self._session = open_session(model, threads)
+        self._session, self.provider = open_on(model, threads, wanted)
         inputs = {i.name: i.type for i in self._session.get_inputs()}
         ids_name = next((n for n in ("input_ids", "tokens") if n in inputs), None)
         if ids_name is None or "style" not in inputs or "speed" not in inputs:
@@ -102,7 +111,14 @@ class KokoroSpeech:
         del self._session
 
 
-def load(folder: Path, *, threads: int, speaker: int = 0, speed: float = 1.0) -> KokoroSpeech:
+def load(
+    folder: Path,
+    *,
+    threads: int,
+    speaker: int = 0,
+    speed: float = 1.0,
+    wanted: Wanted = ON_CPU,
+) -> KokoroSpeech:
     """Load a voice of the Kokoro pack in ``folder``.
 
     Args:
@@ -110,9 +126,11 @@ def load(folder: Path, *, threads: int, speaker: int = 0, speed: float = 1.0) ->
         threads: Threads of one run.
         speaker: 0 is :data:`DEFAULT_VOICE` where it is there; n is the n-th voice by name.
         speed: Above 1 is faster.
+        wanted: Execution providers.
 
     Raises:
         ArtifactError: A file is missing, truncated, or not Kokoro's.
+        EngineError: A provider is required and cannot run it.
         ConfigError: There is no such speaker, or espeak-ng cannot phonemise its language.
     """
     models = sorted(folder.glob("*.onnx"))
@@ -138,4 +156,11 @@ def load(folder: Path, *, threads: int, speaker: int = 0, speed: float = 1.0) ->
     if size == 0 or size % (STYLE_SIZE * 4):
         raise ArtifactError(f"{chosen}: {size} bytes are not rows of {STYLE_SIZE} float32")
     styles = np.fromfile(chosen, dtype="<f4").astype(np.float32).reshape(-1, STYLE_SIZE)
-    return KokoroSpeech(models[0], styles, espeak_voice=espeak_voice, threads=threads, speed=speed)
+    return KokoroSpeech(
+        models[0],
+        styles,
+        espeak_voice=espeak_voice,
+        threads=threads,
+        speed=speed,
+        wanted=wanted,
+    )

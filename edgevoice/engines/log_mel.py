@@ -43,19 +43,45 @@ def log_mel_of_tail(samples: Float32, total_samples: int) -> Float32:
     wave = np.concatenate([np.zeros(padding, np.float32), tail])
     wave = (wave - wave.mean()) / np.sqrt(wave.var() + np.float32(1e-7))
     half = FFT_SAMPLES // 2
-    reflected = np.pad(wave.astype(np.float64), (half, half), mode="reflect")
-    frames = total_samples // HOP_SAMPLES
     # Frame t sees samples 160 t - 200 .. 160 t + 199; up to `first` they see padding alone.
     first = max(0, (padding - half) // HOP_SAMPLES)
-    begin = first * HOP_SAMPLES
-    end = (frames - 1) * HOP_SAMPLES + FFT_SAMPLES
-    windows = sliding_window_view(reflected[begin:end], FFT_SAMPLES)[::HOP_SAMPLES]
-    power = np.abs(np.fft.rfft(windows * _hann(), axis=-1)) ** 2
-    mel = np.log10(np.maximum(power @ _mel_filters(), 1e-10))
+    mel = _log_mel(wave, first)
     if first:
         mel = np.concatenate([np.broadcast_to(mel[0], (first, MEL_BANDS)), mel])
     mel = (np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0
     return np.ascontiguousarray(mel.T, dtype=np.float32)
+
+
+def log_mel(samples: Float32, frames: int) -> Float32:
+    """Return Whisper's log-mel of ``samples`` in front of silence that fills up ``frames``.
+
+    The level is kept, as Whisper itself does. Silence is the larger of -1.5 and the maximum less
+    2, which is what the normalisation makes of it.
+
+    Args:
+        samples: float32, shape ``[n]``, 16 kHz, at least 201; what is beyond ``frames`` is cut off.
+        frames: Of 10 ms.
+
+    Returns:
+        float32, shape ``[80, frames]``.
+    """
+    heard = _log_mel(samples, 0)[:frames]
+    top = float(heard.max())
+    mel = np.full((frames, MEL_BANDS), max(-10.0, top - 8.0))
+    mel[: len(heard)] = np.maximum(heard, top - 8.0)
+    return np.ascontiguousarray(((mel + 4.0) / 4.0).T, dtype=np.float32)
+
+
+def _log_mel(wave: Float32, first: int) -> Float64:
+    """Return log10 of the mel power, ``[frames, 80]``, from frame ``first`` on."""
+    half = FFT_SAMPLES // 2
+    reflected = np.pad(wave.astype(np.float64), (half, half), mode="reflect")
+    frames = len(wave) // HOP_SAMPLES
+    end = (frames - 1) * HOP_SAMPLES + FFT_SAMPLES
+    windows = sliding_window_view(reflected[first * HOP_SAMPLES : end], FFT_SAMPLES)[::HOP_SAMPLES]
+    power = np.abs(np.fft.rfft(windows * _hann(), axis=-1)) ** 2
+    mel: Float64 = np.log10(np.maximum(power @ _mel_filters(), 1e-10))
+    return mel
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edgevoice.engines.ort import open_session
+from edgevoice.engines.ort import open_on
+from edgevoice.engines.providers import ON_CPU, Wanted
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
 
@@ -26,14 +27,16 @@ _INPUTS = ("input_ids", "total_length", "logits_from")
 class Network:
     """The loaded graph."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Load ``path``.
+    def __init__(self, path: Path, threads: int, wanted: Wanted = ON_CPU) -> None:
+        """Load ``path`` on the first of ``wanted`` that takes it.
 
         Raises:
             ArtifactError: It cannot be loaded, or is not a graph that keeps its cache in place.
+            EngineError: A provider is required and cannot run it.
         """
         self.path = path
-        self.session: Any = open_session(path, threads)
+        self.session: Any
+        self.session, self.provider = open_on(path, threads, wanted)
         inputs = {i.name: i for i in self.session.get_inputs()}
         outputs = {o.name: o for o in self.session.get_outputs()}
         missing = [name for name in _INPUTS if name not in inputs]

@@ -22,6 +22,7 @@ from edgevoice import host, manifest
 from edgevoice.engines.chat_tokens import ChatTokens
 from edgevoice.engines.kept_prefix import KeptPrefixConversation, Writing
 from edgevoice.engines.onnx_decoder import Decoder, Network
+from edgevoice.engines.providers import ON_CPU, Wanted
 from edgevoice.engines.token_choice import TokenChoice
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
@@ -39,7 +40,8 @@ def load(artifact: Path, settings: LanguageModelSettings) -> OnnxModel:
         MissingDependencyError: `tokenizers` is not installed.
     """
     threads = host.threads(settings.threads)
-    network, tokens, positions = _open(artifact, threads)
+    wanted = Wanted(settings.providers, settings.provider_required)
+    network, tokens, positions = _open(artifact, threads, wanted)
     return OnnxModel(network, tokens, settings, positions)
 
 
@@ -53,7 +55,7 @@ def open_scorer(artifact: Path, threads: int) -> OnnxScorer:
     return OnnxScorer(network, tokens, positions)
 
 
-def _open(artifact: Path, threads: int) -> tuple[Network, ChatTokens, int]:
+def _open(artifact: Path, threads: int, wanted: Wanted = ON_CPU) -> tuple[Network, ChatTokens, int]:
     described = manifest.read(artifact)
     if described.family != FAMILY:
         raise ArtifactError(
@@ -72,7 +74,7 @@ def _open(artifact: Path, threads: int) -> tuple[Network, ChatTokens, int]:
         [int(token) for token in known["end_tokens"]],
         {key: str(known.get(key, "")) for key in ("bos_token", "eos_token")},
     )
-    network = Network(artifact / described.file(".onnx").path, threads)
+    network = Network(artifact / described.file(".onnx").path, threads, wanted)
     return network, tokens, int(known["context_tokens"])
 
 
@@ -83,6 +85,7 @@ class OnnxModel:
         self, network: Network, tokens: ChatTokens, settings: LanguageModelSettings, positions: int
     ) -> None:
         self._network: Network | None = network
+        self.provider = network.provider
         self._tokens = tokens
         self._settings = settings
         self._positions = positions

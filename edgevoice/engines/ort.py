@@ -1,18 +1,20 @@
-"""What the speech engines that run straight on onnxruntime share: session, cancel, chunks."""
+"""What the engines that run straight on onnxruntime share: session, cancel, chunks."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edgevoice.errors import ArtifactError, EngineError
+from edgevoice.engines import providers
+from edgevoice.engines.providers import ON_CPU, Files, Ran, Wanted
+from edgevoice.errors import EngineError
 from edgevoice.frames import Float32
-from edgevoice.manifest import FILE_NAME
 from edgevoice.stages import Cancelled, never
 
 CHUNK_MS = 100
@@ -25,6 +27,20 @@ def open_session(model: Path, threads: int) -> Any:
     Raises:
         ArtifactError: It is missing, truncated, or not an ONNX model.
     """
+    return open_on(model, threads, ON_CPU)[0]
+
+
+def open_on(model: Path, threads: int, wanted: Wanted) -> tuple[Any, Ran]:
+    """Open ``model`` where ``wanted`` says, with ``threads`` threads on the CPU; say where it runs.
+
+    Raises:
+        ArtifactError: It is missing, truncated, or not an ONNX model.
+        EngineError: A provider is required and cannot run it.
+    """
+    return providers.open_session(Files(model), partial(_options, threads), wanted)
+
+
+def _options(threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -37,15 +53,7 @@ def open_session(model: Path, threads: int) -> Any:
     # needs to load; without the plan it peaks at the same memory and runs as fast.
     options.enable_mem_reuse = False
     options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes derive from Exception alone
-        reason = str(error).replace("\n", " ")
-        artifacts = (p.name for p in model.parents if (p / FILE_NAME).is_file())
-        raise ArtifactError(
-            f"{model} cannot be loaded ({reason[:160]}); fetch it again: "
-            f"`edgevoice models pull {next(artifacts, model.parent.name)}`"
-        ) from error
+    return options
 
 
 def run_cancellable(

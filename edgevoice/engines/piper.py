@@ -21,6 +21,7 @@ import numpy as np
 
 from edgevoice.engines.ort import chunks
 from edgevoice.engines.phonemes import phonemise
+from edgevoice.engines.providers import ON_CPU, Wanted
 from edgevoice.engines.speakable import speakable
 from edgevoice.engines.vits_graph import CutGraph, VitsGraph, WholeGraph, read_cut
 from edgevoice.errors import ArtifactError, ConfigError
@@ -153,6 +154,7 @@ class PiperSpeech:
         self.config = config
         self._symbols = SymbolTable(config.symbol_ids)
         self._graph = graph
+        self.provider = graph.provider
         self._max_symbols = max_symbols
         self._speaker = speaker
         self._scales = np.array(
@@ -218,6 +220,7 @@ def load(
     speed: float = 1.0,
     noise: float = 1.0,
     engine: Mapping[str, Any] = MappingProxyType({}),
+    wanted: Wanted = ON_CPU,
 ) -> PiperSpeech:
     """Load the Piper voice in ``folder``.
 
@@ -229,9 +232,11 @@ def load(
         noise: Times the voice's own; with 0 it says the same each time.
         engine: The manifest's table; with the halves of the graph in it these are loaded, and
             otherwise the whole graph, which is silent until a sentence is done.
+        wanted: Execution providers.
 
     Raises:
         ArtifactError: A file is missing, truncated, or not a Piper voice's.
+        EngineError: A provider is required and cannot run it.
         ConfigError: The voice has no such speaker.
     """
     model, settings = find_files(folder)
@@ -239,9 +244,10 @@ def load(
     cut = read_cut(folder, engine)
     graph: VitsGraph
     if cut is None:
-        graph, max_symbols = WholeGraph(model, threads), MAX_SYMBOLS
+        graph, max_symbols = WholeGraph(model, threads, wanted), MAX_SYMBOLS
     else:
-        graph, max_symbols = CutGraph(cut, threads, config.sample_rate_hz), MAX_SYMBOLS_IN_HALVES
+        graph = CutGraph(cut, threads, config.sample_rate_hz, wanted)
+        max_symbols = MAX_SYMBOLS_IN_HALVES
     return PiperSpeech(
         model.name,
         graph,

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgevoice import host, manifest
 from edgevoice.engines.probe import ensure_loadable
+from edgevoice.engines.providers import Wanted
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.frames import Float32, to_float32
 from edgevoice.settings import SpeechSettings
@@ -84,6 +85,7 @@ def load_unguarded(
     if runner_of(described, settings.engine) == "sherpa":
         return _load_sherpa(folder, described, settings, noise)
     threads = host.threads(settings.threads)
+    wanted = Wanted(settings.providers, settings.provider_required)
     if described.family == "piper":
         from edgevoice.engines import piper
 
@@ -94,10 +96,13 @@ def load_unguarded(
             speed=settings.speed,
             noise=noise,
             engine=described.engine,
+            wanted=wanted,
         )
     from edgevoice.engines import kokoro
 
-    return kokoro.load(folder, threads=threads, speaker=settings.speaker, speed=settings.speed)
+    return kokoro.load(
+        folder, threads=threads, speaker=settings.speaker, speed=settings.speed, wanted=wanted
+    )
 
 
 def _described(folder: Path) -> manifest.Manifest:

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgevoice.engines.ort import open_session, run_cancellable, sound
+from edgevoice.engines.ort import open_on, run_cancellable, sound
+from edgevoice.engines.providers import ON_CPU, Ran, Wanted
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import Float32
 from edgevoice.manifest import is_inside
@@ -33,7 +34,13 @@ So there is no gap as long as the decoder makes sound twice as fast as it plays.
 
 
 class VitsGraph(Protocol):
-    """What turns the inputs of a voice's graph into sound."""
+    """What turns the inputs of a voice's graph into sound.
+
+    Attributes:
+        provider: What it runs on.
+    """
+
+    provider: Ran
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -104,8 +111,8 @@ def stretches(frames: int, first: int, step: int) -> Iterator[tuple[int, int]]:
 class WholeGraph:
     """A voice's graph in one piece: no sound before all of it is made."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        self._session = open_session(model, threads)
+    def __init__(self, model: Path, threads: int, wanted: Wanted = ON_CPU) -> None:
+        self._session, self.provider = open_on(model, threads, wanted)
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -122,10 +129,11 @@ class WholeGraph:
 class CutGraph:
     """A voice's graph in two halves; the second is run stretch by stretch."""
 
-    def __init__(self, cut: Cut, threads: int, rate_hz: int) -> None:
+    def __init__(self, cut: Cut, threads: int, rate_hz: int, wanted: Wanted = ON_CPU) -> None:
         self._cut = cut
-        self._front = open_session(cut.front, threads)
-        self._decoder = open_session(cut.decoder, threads)
+        self._front, _ = open_on(cut.front, threads, wanted)
+        # Most of the work is in this half: where it runs, the voice runs.
+        self._decoder, self.provider = open_on(cut.decoder, threads, wanted)
         self._names = [i.name for i in self._decoder.get_inputs()]
         made = [o.name for o in self._front.get_outputs()]
         if made != self._names:

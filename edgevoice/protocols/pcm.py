@@ -59,6 +59,7 @@ from edgevoice.events import (
     ErrorNotice,
     MetricsNotice,
     Notice,
+    ProviderNotice,
     StateNotice,
     TranscriptNotice,
 )
@@ -75,6 +76,7 @@ _TYPES: dict[type[Notice], str] = {
     ClearNotice: "clear",
     MetricsNotice: "metrics",
     DecisionNotice: "decision",
+    ProviderNotice: "provider",
     ErrorNotice: "error",
 }
 
