@@ -1,0 +1,122 @@
+"""`edgevoice devices bundle`: its options, and what a bundle takes from a device profile.
+
+Putting it together is :mod:`edgevoice.devices.bundle`'s business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from edgevoice import config
+from edgevoice.devices import bundle
+from edgevoice.devices.bundle_wheels import Target
+from edgevoice.devices.profile import DeviceProfile, load_profile
+from edgevoice.errors import EXIT_OK
+from edgevoice.progress import meter_for_stderr, say
+from edgevoice.settings import Settings
+from edgevoice.store import Store
+
+HELP = "everything for a device in one archive, to install there without a network"
+
+_MB = 1_000_000
+_DEFAULT_PYTHON = "3.11"
+_WHEELS = Path("wheels")
+"""Where `tools/cross-llama` and `make wheels` leave what they compiled."""
+_THREADS = {
+    "asr": "recogniser",
+    "end_of_turn": "end_of_turn",
+    "llm": "language_model",
+    "tts": "speech",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edgevoice devices bundle`."""
+    parser.add_argument("profile", metavar="PROFILE", help="of `edgevoice devices list`, or a file")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="ends in .tar.zst or .tar.gz"
+    )
+    parser.add_argument(
+        "--python",
+        default=_DEFAULT_PYTHON,
+        metavar="3.N",
+        help=f"the device's Python (default: {_DEFAULT_PYTHON}, Debian 12's; Debian 13 has 3.13)",
+    )
+    parser.add_argument(
+        "--find-links",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="where wheels lie that no index has (default: wheels, where there is one)",
+    )
+    parser.add_argument(
+        "--without-espeak",
+        action="store_true",
+        help="leave out espeak-ng (GPL-3.0); the device then needs libespeak-ng1",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration that goes along, and so the models "
+        "(default: edgevoice's defaults with the profile's threads and sound port)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting of it; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print what is in the bundle as JSON")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Make the bundle and say what is in it."""
+    profile = load_profile(parsed.profile)
+    settings = config.load(parsed.config) if parsed.config else Settings()
+    settings = config.override(for_profile(settings, profile), parsed.set)
+    folders = parsed.find_links or ([_WHEELS] if _WHEELS.is_dir() else [])
+    plan = bundle.BundlePlan(
+        profile=profile.name,
+        target=Target(profile.architecture, parsed.python),
+        settings=settings,
+        wheel_folders=tuple(folder.absolute() for folder in folders),
+        memory_mb=profile.memory_budget_mb or bundle.MEMORY_MB,
+        espeak=not parsed.without_espeak,
+    )
+    made = bundle.make(plan, Store.default(), parsed.out, meter_for_stderr())
+    if parsed.json:
+        print(json.dumps(made.contents, indent=2, ensure_ascii=False))
+    else:
+        print(
+            f"wrote {made.path}: {made.size_bytes / _MB:.0f} MB, {made.installed_mb} MB installed"
+        )
+        print(f"for {plan.target.architecture} with Python {plan.target.python}")
+        print(f"models: {', '.join(made.models)}")
+        print(f"wheels: {len(made.wheels)}")
+    say(f"on the device: tar xf {made.path.name} && cd {made.folder} && ./install.sh")
+    return EXIT_OK
+
+
+def for_profile(settings: Settings, profile: DeviceProfile) -> Settings:
+    """Return ``settings`` with the profile's threads and sound port where they say nothing."""
+    default = Settings()
+    changes: dict[str, dict[str, object]] = {}
+    for stage, threads in profile.threads.items():
+        section = _THREADS[stage]
+        if getattr(settings, section).threads == getattr(default, section).threads:
+            changes.setdefault(section, {})["threads"] = threads
+    if settings.audio.port == default.audio.port:
+        changes["audio"] = {"port": profile.audio.port}
+    return dataclasses.replace(
+        settings,
+        **{
+            section: dataclasses.replace(getattr(settings, section), **values)
+            for section, values in changes.items()
+        },
+    )
