@@ -162,7 +162,7 @@ def _own_files() -> Iterator[tuple[str, Path]]:
         assert spec is not None
         assert spec.submodule_search_locations is not None
         root = Path(next(iter(spec.submodule_search_locations)))
-        for folder, folders, names in os.walk(root):
+        for folder, folders, names in os.walk(root, followlinks=True):
             taken = inner if package == "edgevoice" and Path(folder) == root else set()
             folders[:] = sorted({*folders} - taken - {"__pycache__"})
             for name in sorted(names):

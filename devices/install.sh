@@ -156,11 +156,7 @@ if [ -e "$bin/edgevoice" ]; then
 fi
 
 standing=$prefix
-missing=
-while [ ! -d "$standing" ]; do
-    [ "$standing" = "$prefix" ] || missing="$missing $standing"
-    standing=$(dirname "$standing")
-done
+while [ ! -d "$standing" ]; do standing=$(dirname "$standing"); done
 free_mb=$(df -Pk "$standing" | awk 'NR == 2 { print int($4 / 1024) }')
 [ "$free_mb" -ge "$NEED_MB" ] ||
     fail "$standing has $free_mb MiB free, edgevoice needs $NEED_MB; make room, or choose another folder with --prefix"
@@ -183,12 +179,23 @@ on_exit() {
 trap on_exit EXIT
 trap 'exit 130' INT TERM HUP
 
-mkdir -p "$prefix/home" || fail "cannot make $prefix; choose another folder with --prefix"
-record() {
-    echo "$1 $2" >>"$prefix/installed"
+# Those of a folder and the folders above it that are not there, the deepest first.
+missing_of() {
+    folder=$1
+    while [ ! -d "$folder" ]; do
+        echo "$folder"
+        folder=$(dirname "$folder")
+    done
 }
-: >"$prefix/installed"
-for folder in $missing; do record prefix-parent "$folder"; done
+# A file outside of $prefix, and the folders that are made for it. Undone in this order.
+record() {
+    echo "$1 $2/edgevoice${3:-}" >>"$prefix/installed"
+    missing_of "$2" | sed 's/^/folder /' >>"$prefix/installed"
+    mkdir -p "$2"
+}
+parents=$(missing_of "$(dirname "$prefix")" | sed 's/^/prefix-parent /')
+mkdir -p "$prefix/home" || fail "cannot make $prefix; choose another folder with --prefix"
+echo "$parents" >"$prefix/installed"
 cp "$here/install.sh" "$here/bundle.env" "$here/bundle.json" "$prefix/"
 
 echo "installing into $prefix"
@@ -202,11 +209,7 @@ echo "copying the models"
 cp -R "$here/models" "$prefix/home/models"
 cp "$here/edgevoice.toml" "$prefix/edgevoice.toml"
 
-[ -d "$bin" ] || {
-    mkdir -p "$bin"
-    record folder "$bin"
-}
-record file "$bin/edgevoice"
+record file "$bin"
 cat >"$bin/edgevoice" <<WRAPPER
 #!/bin/sh
 # edgevoice as its bundle installed it; $prefix/install.sh --uninstall removes it.
@@ -234,9 +237,8 @@ if [ -n "$service" ]; then
         units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
         manage="systemctl --user"
     fi
-    mkdir -p "$units"
     [ ! -e "$units/edgevoice.service" ] || fail "$units/edgevoice.service is there already; remove it"
-    record "$service-service" "$units/edgevoice.service"
+    record "$service-service" "$units" .service
     sed "s|@PREFIX@|$prefix|g" "$here/services/edgevoice-$service.service" >"$units/edgevoice.service"
     if $manage daemon-reload 2>/dev/null && $manage enable --now edgevoice.service; then
         echo "the service runs: $manage status edgevoice"
