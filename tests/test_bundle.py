@@ -448,6 +448,23 @@ def test_options_are_checked(maker: Maker, options: tuple[str, ...], said: str) 
     assert said in done.stderr
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_the_services_are_what_systemd_reads(kind: str, maker: Maker) -> None:
+    folder = maker.unpack(maker.make())
+    program = maker.folder / "app" / "venv" / "bin" / "edgevoice"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    unit = maker.folder / "edgevoice.service"
+    text = (folder / "services" / f"edgevoice-{kind}.service").read_text()
+    unit.write_text(text.replace("@PREFIX@", f"{maker.folder}/app"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
+    # What it says of other units is not about this one.
+    assert "edgevoice" not in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_pass_shellcheck() -> None:
     root = Path(__file__).resolve().parent.parent
