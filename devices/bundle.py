@@ -9,7 +9,7 @@ Owns what lies in it and the facts that its `install.sh` asks for. Wheels come f
       bundle.json     what is in here, for people and programs
       SHA256SUMS      of every file but itself
       edgevoice.toml  the configuration
-      wheels/  models/  services/
+      wheels/  models/  services/  devices/ (a profile of the user's own)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -44,8 +44,8 @@ _UNPACKED_WHEELS = 4
 MEMORY_MB = 800
 """The default bundle's daemon peaks below it."""
 _PHONEME_VOICES = ("piper", "kokoro")
-_MODEL_SECTIONS = ("vad", "recogniser", "end_of_turn", "language_model", "speech")
 _SERVICES = ("edgevoice-system.service", "edgevoice-user.service")
+_TERMUX = ("setup.sh", "edgevoice-termux", "boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,9 @@ class BundlePlan:
         profile: The device profile's name.
         target: What the wheels run on.
         settings: The configuration; it names the models.
+        chosen: Which of it the device's configuration file says, by section and key; the device's
+            edgevoice has the rest, from the profile and its defaults.
+        own_profile: The profile as TOML where edgevoice does not bring it.
         wheel_folders: Where wheels lie that no index has.
         memory_mb: MiB that the service may take before it is slowed down.
         espeak: Whether espeak-ng (GPL-3.0) comes along where the voice needs it.
@@ -64,6 +67,8 @@ class BundlePlan:
     profile: str
     target: Target
     settings: Settings
+    chosen: Collection[tuple[str, str]] = ()
+    own_profile: str = ""
     wheel_folders: tuple[Path, ...] = ()
     memory_mb: int = MEMORY_MB
     espeak: bool = True
@@ -190,30 +195,42 @@ def _model_members(store: Store, names: Sequence[str], meter: Meter) -> list[Mem
 def _written_members(plan: BundlePlan, work: Path) -> list[Member]:
     """Write the configuration, the services and install.sh into ``work``."""
     source = resources.files("edgevoice.devices")
-    text = config.to_toml(_by_name(plan.settings))
-    (work / "edgevoice.toml").write_text(text, encoding="utf-8")
+    (work / "edgevoice.toml").write_text(_configuration(plan), encoding="utf-8")
     (work / "install.sh").write_bytes((source / "install.sh").read_bytes())
     members = [
         Member("edgevoice.toml", work / "edgevoice.toml"),
         Member("install.sh", work / "install.sh", executable=True),
     ]
+    if plan.own_profile:
+        (work / "profile.toml").write_text(plan.own_profile, encoding="utf-8")
+        members.append(Member(f"devices/{plan.profile}.toml", work / "profile.toml"))
     for name in _SERVICES:
         text = (source / "services" / name).read_text(encoding="utf-8")
         text = text.replace("@MEMORY_HIGH_MB@", str(plan.memory_mb))
         text = text.replace("@MEMORY_MAX_MB@", str(plan.memory_mb * 3 // 2))
         (work / name).write_text(text, encoding="utf-8")
         members.append(Member(f"services/{name}", work / name))
+    for name in _TERMUX if plan.target.architecture == "aarch64" else ():
+        (work / name).write_bytes((source / "services" / "termux" / name).read_bytes())
+        members.append(Member(f"services/termux/{name}", work / name, executable=True))
     return members
 
 
-def _by_name(settings: Settings) -> Settings:
-    """Return ``settings`` with models by their names: the folders are this machine's."""
-    changes = {
-        section: dataclasses.replace(part, model=Path(part.model).name)
-        for section in _MODEL_SECTIONS
-        if "/" in (part := getattr(settings, section)).model
-    }
-    return dataclasses.replace(settings, **changes)
+def _configuration(plan: BundlePlan) -> str:
+    """Return the device's configuration file: what was chosen, models by their names."""
+    lines = ["# Every other setting, and what it means: `edgevoice config show`."]
+    for part in dataclasses.fields(plan.settings):
+        section = getattr(plan.settings, part.name)
+        said = {k: getattr(section, k) for s, k in sorted(plan.chosen) if s == part.name}
+        if "/" in str(said.get("model", "")):
+            said["model"] = Path(section.model).name  # the folder is this machine's
+        if said:
+            lines += [
+                "",
+                f"[{part.name}]",
+                *(f"{k} = {config.literal(v)}" for k, v in said.items()),
+            ]
+    return "\n".join(lines) + "\n"
 
 
 def _describe(

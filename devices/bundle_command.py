@@ -12,11 +12,13 @@ from pathlib import Path
 
 from edgevoice import config
 from edgevoice.devices import bundle
+from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_wheels import Target
-from edgevoice.devices.profile import DeviceProfile, load_profile
+from edgevoice.devices.profile import is_built_in, load_profile
+from edgevoice.devices.profile_text import to_toml
 from edgevoice.errors import EXIT_OK
 from edgevoice.progress import meter_for_stderr, say
-from edgevoice.settings import Settings
+from edgevoice.settings import DeviceSettings
 from edgevoice.store import Store
 
 HELP = "everything for a device in one archive, to install there without a network"
@@ -25,12 +27,6 @@ _MB = 1_000_000
 _DEFAULT_PYTHON = "3.11"
 _WHEELS = Path("wheels")
 """Where `tools/cross-llama` and `make wheels` leave what they compiled."""
-_THREADS = {
-    "asr": "recogniser",
-    "end_of_turn": "end_of_turn",
-    "llm": "language_model",
-    "tts": "speech",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="the configuration that goes along, and so the models "
-        "(default: edgevoice's defaults with the profile's threads and sound port)",
+        "(default: edgevoice's defaults; the profile fills what it leaves open)",
     )
     parser.add_argument(
         "--set",
@@ -77,24 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Make the bundle and say what is in it."""
-    profile = load_profile(parsed.profile)
-    settings = config.load(parsed.config) if parsed.config else Settings()
-    settings = config.override(for_profile(settings, profile), parsed.set)
-    folders = parsed.find_links or ([_WHEELS] if _WHEELS.is_dir() else [])
-    plan = bundle.BundlePlan(
-        profile=profile.name,
-        target=Target(profile.architecture, parsed.python),
-        settings=settings,
-        wheel_folders=tuple(folder.absolute() for folder in folders),
-        memory_mb=profile.memory_budget_mb or bundle.MEMORY_MB,
-        espeak=not parsed.without_espeak,
-    )
+    plan = plan_of(parsed)
     made = bundle.make(plan, Store.default(), parsed.out, meter_for_stderr())
     if parsed.json:
         print(json.dumps(made.contents, indent=2, ensure_ascii=False))
     else:
         print(
-            f"wrote {made.path}: {made.size_bytes / _MB:.0f} MB, {made.installed_mb} MB installed"
+            f"wrote {made.path}: {made.size_bytes / _MB:.0f} MB, {made.installed_mb} MiB installed"
         )
         print(f"for {plan.target.architecture} with Python {plan.target.python}")
         print(f"models: {', '.join(made.models)}")
@@ -103,20 +88,26 @@ def run(parsed: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def for_profile(settings: Settings, profile: DeviceProfile) -> Settings:
-    """Return ``settings`` with the profile's threads and sound port where they say nothing."""
-    default = Settings()
-    changes: dict[str, dict[str, object]] = {}
-    for stage, threads in profile.threads.items():
-        section = _THREADS[stage]
-        if getattr(settings, section).threads == getattr(default, section).threads:
-            changes.setdefault(section, {})["threads"] = threads
-    if settings.audio.port == default.audio.port:
-        changes["audio"] = {"port": profile.audio.port}
-    return dataclasses.replace(
-        settings,
-        **{
-            section: dataclasses.replace(getattr(settings, section), **values)
-            for section, values in changes.items()
-        },
+def plan_of(parsed: argparse.Namespace) -> BundlePlan:
+    """Return what the options ask for.
+
+    Raises:
+        ConfigError: The profile or the configuration cannot be used as written.
+    """
+    profile = load_profile(parsed.profile)
+    written = config.read(parsed.config) if parsed.config else {}
+    settings = config.override(config.parse(written, str(parsed.config)), parsed.set)
+    chosen = {(section, key) for section, keys in written.items() for key in keys}
+    chosen |= {config.split(assignment)[:2] for assignment in parsed.set}
+    folders = parsed.find_links or ([_WHEELS] if _WHEELS.is_dir() else [])
+    return BundlePlan(
+        profile=profile.name,
+        # The device's edgevoice knows the built-in ones.
+        own_profile="" if is_built_in(profile.name) else to_toml(profile),
+        target=Target(profile.architecture, parsed.python),
+        settings=dataclasses.replace(settings, device=DeviceSettings(profile.name)),
+        chosen=frozenset(chosen | {("device", "profile")}),
+        wheel_folders=tuple(folder.absolute() for folder in folders),
+        memory_mb=profile.memory_budget_mb or bundle.MEMORY_MB,
+        espeak=not parsed.without_espeak,
     )

@@ -208,6 +208,8 @@ PYTHONPATH=$(echo "$here"/wheels/pip-*.whl) "$prefix/venv/bin/python" -m pip --i
 echo "copying the models"
 cp -R "$here/models" "$prefix/home/models"
 cp "$here/edgevoice.toml" "$prefix/edgevoice.toml"
+# A device profile that edgevoice does not bring; it is looked for beside the configuration.
+[ ! -d "$here/devices" ] || cp -R "$here/devices" "$prefix/devices"
 
 record file "$bin"
 cat >"$bin/edgevoice" <<WRAPPER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +21,9 @@ from types import SimpleNamespace
 import pytest
 
 from edgevoice import config
-from edgevoice.devices import bundle, bundle_archive
+from edgevoice.devices import bundle, bundle_archive, bundle_command
 from edgevoice.devices.bundle import Bundle, BundlePlan, Fetched
 from edgevoice.devices.bundle_archive import Member
-from edgevoice.devices.bundle_command import for_profile
 from edgevoice.devices.bundle_wheels import Target, _reason, fetch_wheels, pack_own_wheel
 from edgevoice.devices.profile import load_profile
 from edgevoice.errors import ArtifactError, ConfigError, FetchError, MissingDependencyError
@@ -113,6 +114,7 @@ class Maker:
         target: Target | None = None,
         name: str = "b.tar.gz",
         settings: Settings | None = None,
+        own_profile: str = "",
     ) -> Bundle:
         def fetching(plan: BundlePlan, extras: Sequence[str], folder: Path) -> Fetched:
             self.extras = extras
@@ -120,7 +122,13 @@ class Maker:
                 shutil.copy(wheel, folder)
             return Fetched(folder, "edgevoice==9")
 
-        plan = BundlePlan("here", target or Target(HERE, PYTHON), settings or self._settings)
+        plan = BundlePlan(
+            "here",
+            target or Target(HERE, PYTHON),
+            settings or self._settings,
+            chosen={("speech", "model")},
+            own_profile=own_profile,
+        )
         return bundle.make(plan, self._store, self.folder / name, silent, fetching)
 
     def unpack(self, made: Bundle) -> Path:
@@ -329,12 +337,37 @@ def test_a_missing_llama_says_how_it_is_made() -> None:
     )
 
 
-def test_the_profile_decides_what_the_configuration_leaves_open() -> None:
-    profile = load_profile("raspberry-pi-5")
-    own = for_profile(config.override(Settings(), ["recogniser.threads=4"]), profile)
-    assert own.recogniser.threads == 4
-    assert own.language_model.threads == profile.threads["llm"]
-    assert own.speech.threads == profile.threads["tts"]
+def planned(*options: str) -> BundlePlan:
+    parser = argparse.ArgumentParser()
+    bundle_command.add_arguments(parser)
+    return bundle_command.plan_of(parser.parse_args([*options, "--out", "b.tar.gz"]))
+
+
+def test_the_device_is_told_what_was_chosen_and_its_profile(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[turns]\nbarge_in_ms = 200.0\n")
+    plan = planned(
+        *("raspberry-pi-5", "--config", str(tmp_path / "mine.toml")),
+        *("--set", "speech.model=/a/folder/my-voice", "--python", "3.13"),
+    )
+    assert plan.target == Target("aarch64", "3.13")
+    assert plan.memory_mb == load_profile("raspberry-pi-5").memory_budget_mb
+    assert tomllib.loads(bundle._configuration(plan)) == {
+        "device": {"profile": "raspberry-pi-5"},
+        "speech": {"model": "my-voice"},
+        "turns": {"barge_in_ms": 200.0},
+    }
+    assert plan.own_profile == ""
+
+
+def test_a_profile_of_ones_own_goes_along(maker: Maker, tmp_path: Path) -> None:
+    own = tmp_path / "my-board.toml"
+    own.write_text('inherits = "raspberry-pi-4"\ntitle = "My board"\n')
+    plan = planned(str(own))
+    assert (plan.profile, plan.target.architecture) == ("my-board", "aarch64")
+    folder = maker.unpack(maker.make(own_profile=plan.own_profile))
+    assert load_profile(str(folder / "devices" / "here.toml")).title == "My board"
+    sums = (folder / "SHA256SUMS").read_text()
+    assert "devices/here.toml" in sums
 
 
 # ---------------------------------------------------------------- install.sh
