@@ -14,7 +14,8 @@ from edgevoice import config
 from edgevoice.devices import bundle
 from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_wheels import Target
-from edgevoice.devices.profile import is_built_in, load_profile
+from edgevoice.devices.fit import fit_bundle, need_of_manifest
+from edgevoice.devices.profile import DeviceProfile, is_built_in, load_profile
 from edgevoice.devices.profile_text import to_toml
 from edgevoice.errors import EXIT_OK
 from edgevoice.progress import meter_for_stderr, say
@@ -74,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Make the bundle and say what is in it."""
     plan = plan_of(parsed)
+    for problem in misfits(plan, load_profile(parsed.profile), Store.default()):
+        say(f"edgevoice: warning: {problem}")
     made = bundle.make(plan, Store.default(), parsed.out, meter_for_stderr())
     if parsed.json:
         print(json.dumps(made.contents, indent=2, ensure_ascii=False))
@@ -86,6 +89,12 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"wheels: {len(made.wheels)}")
     say(f"on the device: tar xf {made.path.name} && cd {made.folder} && ./install.sh")
     return EXIT_OK
+
+
+def misfits(plan: BundlePlan, profile: DeviceProfile, store: Store) -> tuple[str, ...]:
+    """Return why the plan's models may not run on the device; memory is an estimate."""
+    needs = [need_of_manifest(store.manifest(name)) for name in plan.settings.artifacts().values()]
+    return tuple(map(str, fit_bundle(plan.profile, needs, profile).problems))
 
 
 def plan_of(parsed: argparse.Namespace) -> BundlePlan:

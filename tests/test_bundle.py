@@ -15,6 +15,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -357,6 +358,17 @@ def test_the_device_is_told_what_was_chosen_and_its_profile(tmp_path: Path) -> N
         "turns": {"barge_in_ms": 200.0},
     }
     assert plan.own_profile == ""
+
+
+def test_models_that_are_too_large_for_the_device_are_warned_of(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.toml"
+    small.write_text('inherits = "raspberry-pi-4"\nmemory_mb = 256\nmemory_budget_mb = 128\n')
+    plan = replace(planned(str(small)), settings=settings)
+    (said,) = bundle_command.misfits(plan, load_profile(str(small)), store)
+    assert said.startswith("memory_budget_mb: ")
+    assert bundle_command.misfits(plan, load_profile("raspberry-pi-5"), store) == ()
 
 
 def test_a_profile_of_ones_own_goes_along(maker: Maker, tmp_path: Path) -> None:
