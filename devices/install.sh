@@ -194,7 +194,7 @@ record() {
     mkdir -p "$2"
 }
 parents=$(missing_of "$(dirname "$prefix")" | sed 's/^/prefix-parent /')
-mkdir -p "$prefix/home" || fail "cannot make $prefix; choose another folder with --prefix"
+mkdir -p "$prefix/home" 2>/dev/null || fail "cannot make $prefix; choose another folder with --prefix"
 echo "$parents" >"$prefix/installed"
 cp "$here/install.sh" "$here/bundle.env" "$here/bundle.json" "$prefix/"
 
