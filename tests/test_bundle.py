@@ -1,168 +1,52 @@
-"""Bundles: what is in them, and that install.sh checks, installs, and undoes on this machine."""
+"""What is in a bundle, and what is said when none can be made."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from bundles import STAGES, Maker, tiny_settings, write_store, write_wheels
 
 from edgevoice import config
 from edgevoice.devices import bundle, bundle_archive, bundle_command
-from edgevoice.devices.bundle import Bundle, BundlePlan, Fetched
+from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_archive import Member
 from edgevoice.devices.bundle_wheels import Target, _reason, fetch_wheels, pack_own_wheel
 from edgevoice.devices.profile import load_profile
 from edgevoice.errors import ArtifactError, ConfigError, FetchError, MissingDependencyError
-from edgevoice.manifest import Manifest
-from edgevoice.progress import silent
 from edgevoice.settings import Settings
-from edgevoice.store import Store, describe
-
-Done = subprocess.CompletedProcess[str]
-
-HERE = platform.machine()
-PYTHON = f"3.{sys.version_info.minor}"
-STAGES = {
-    "vad": ("vad", "silero-vad"),
-    "recogniser": ("recogniser", "whisper"),
-    "end_of_turn": ("end-of-turn", "smart-turn"),
-    "language_model": ("language-model", "gguf"),
-    "speech": ("speech", "piper"),
-}
+from edgevoice.store import Store
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wheels of a program named edgevoice that only tells its configuration, and of this pip."""
-    folder = tmp_path_factory.mktemp("wheels")
-    told = "import os\n\ndef main():\n    print('told', os.environ['EDGEVOICE_CONFIG'])\n"
-    about = "edgevoice-9.dist-info"
-    with zipfile.ZipFile(folder / "edgevoice-9-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("edgevoice_told.py", told)
-        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: edgevoice\nVersion: 9\n")
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(
-            f"{about}/entry_points.txt", "[console_scripts]\nedgevoice = edgevoice_told:main\n"
-        )
-        wheel.writestr(f"{about}/RECORD", "")
-    spec = importlib.util.find_spec("pip")
-    assert spec is not None
-    assert spec.origin is not None
-    root = Path(spec.origin).parent
-    with zipfile.ZipFile(folder / "pip-9-py3-none-any.whl", "w") as wheel:
-        for path in root.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                wheel.write(path, path.relative_to(root.parent))
-    return folder
+    return write_wheels(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(tmp_path_factory.mktemp("store") / "models")
-    for section, (stage, family) in STAGES.items():
-        with made.incoming() as folder:
-            (folder / "weights.bin").write_bytes(section.encode() * 10_000)
-            made.publish(
-                folder,
-                Manifest(
-                    name=f"tiny-{stage}",
-                    stage=stage,
-                    family=family,
-                    format="onnx" if stage != "language-model" else "gguf",
-                    scheme="int8",
-                    licence="MIT",
-                    source="test",
-                    files=describe(folder),
-                ),
-            )
-    return made
+    return write_store(tmp_path_factory.mktemp("store") / "models")
 
 
 @pytest.fixture
 def settings() -> Settings:
-    return config.override(
-        Settings(), [f"{section}.model=tiny-{stage}" for section, (stage, _) in STAGES.items()]
-    )
-
-
-class Maker:
-    """Makes bundles of the tiny models and wheels."""
-
-    def __init__(self, store: Store, wheels: Path, settings: Settings, folder: Path) -> None:
-        self._store = store
-        self._wheels = wheels
-        self._settings = settings
-        self.folder = folder
-        self.extras: Sequence[str] = ()
-
-    def make(
-        self,
-        target: Target | None = None,
-        name: str = "b.tar.gz",
-        settings: Settings | None = None,
-        own_profile: str = "",
-    ) -> Bundle:
-        def fetching(plan: BundlePlan, extras: Sequence[str], folder: Path) -> Fetched:
-            self.extras = extras
-            for wheel in self._wheels.iterdir():
-                shutil.copy(wheel, folder)
-            return Fetched(folder, "edgevoice==9")
-
-        plan = BundlePlan(
-            "here",
-            target or Target(HERE, PYTHON),
-            settings or self._settings,
-            chosen={("speech", "model")},
-            own_profile=own_profile,
-        )
-        return bundle.make(plan, self._store, self.folder / name, silent, fetching)
-
-    def unpack(self, made: Bundle) -> Path:
-        with tarfile.open(made.path) as archive:
-            archive.extractall(self.folder, filter="data")
-        return self.folder / made.folder
+    return tiny_settings()
 
 
 @pytest.fixture
 def maker(store: Store, wheels: Path, settings: Settings, tmp_path: Path) -> Maker:
     return Maker(store, wheels, settings, tmp_path)
-
-
-def install(folder: Path, *options: str, script: str = "install.sh") -> Done:
-    """Run the bundle's install.sh, or another, with a home beside the bundle."""
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    return subprocess.run(
-        [folder / script, *options],
-        capture_output=True,
-        text=True,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(home)},
-        check=False,
-        timeout=60,
-    )
-
-
-def places(folder: Path) -> tuple[str, ...]:
-    """Return the options that keep an installation beside the bundle."""
-    return ("--prefix", f"{folder.parent}/app/edgevoice", "--bin", f"{folder.parent}/bin")
-
-
-# ---------------------------------------------------------------- making
 
 
 def test_a_bundle_lists_and_hashes_everything(maker: Maker) -> None:
@@ -296,9 +180,6 @@ def test_what_no_bundle_is_for(architecture: str, python: str, said: str) -> Non
         Target(architecture, python)
 
 
-# ---------------------------------------------------------------- wheels
-
-
 def test_the_own_wheel_is_what_runs_here(tmp_path: Path) -> None:
     with zipfile.ZipFile(pack_own_wheel(tmp_path)) as wheel:
         names = wheel.namelist()
@@ -380,144 +261,3 @@ def test_a_profile_of_ones_own_goes_along(maker: Maker, tmp_path: Path) -> None:
     assert load_profile(str(folder / "devices" / "here.toml")).title == "My board"
     sums = (folder / "SHA256SUMS").read_text()
     assert "devices/here.toml" in sums
-
-
-# ---------------------------------------------------------------- install.sh
-
-
-def test_it_installs_and_undoes_everything(maker: Maker) -> None:
-    folder = maker.unpack(maker.make())
-    base = folder.parent
-    done = install(folder, *places(folder), "--service", "user")
-    assert done.returncode == 0, done.stderr
-    prefix = base / "app" / "edgevoice"
-    assert f"told {prefix}/edgevoice.toml" in done.stdout
-    assert (prefix / "home" / "models" / "tiny-speech" / "manifest.json").is_file()
-    unit = base / "home" / ".config" / "systemd" / "user" / "edgevoice.service"
-    assert f"ExecStart={prefix}/venv/bin/edgevoice daemon run" in unit.read_text()
-    assert "@" not in unit.read_text().replace("@system-service", "").partition("[Unit]")[2]
-    again = install(folder, *places(folder))
-    assert again.returncode == 2
-    assert again.stderr.count("\n") == 1
-    assert "holds an edgevoice already" in again.stderr
-    # By the copy in the installed folder: the bundle may be gone.
-    undone = install(folder, "--uninstall", script=str(prefix / "install.sh"))
-    assert undone.returncode == 0, undone.stderr
-    assert not (base / "app").exists()
-    assert not (base / "bin").exists()
-    assert not list((base / "home").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        (
-            Target("aarch64" if HERE == "x86_64" else "x86_64", PYTHON),
-            f"this machine is {HERE}; make one for it",
-        ),
-        (Target(HERE, "3.99"), f"this bundle is for Python 3.99, python3 is {PYTHON}; install"),
-    ],
-)
-def test_a_bundle_for_another_machine_is_refused(maker: Maker, target: Target, said: str) -> None:
-    folder = maker.unpack(maker.make(target))
-    done = install(folder, *places(folder))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
-    assert not (folder.parent / "app").exists()
-
-
-def test_a_damaged_file_is_named(maker: Maker) -> None:
-    folder = maker.unpack(maker.make())
-    weights = folder / "models" / "tiny-vad" / "weights.bin"
-    weights.write_bytes(b"V" + weights.read_bytes()[1:])
-    done = install(folder, *places(folder))
-    assert done.returncode == 1
-    assert done.stderr == (
-        "install.sh: models/tiny-vad/weights.bin is damaged or missing; "
-        "copy the bundle to this machine again\n"
-    )
-    assert not (folder.parent / "app").exists()
-
-
-def test_what_fails_half_way_leaves_nothing(
-    store: Store, settings: Settings, tmp_path: Path
-) -> None:
-    (tmp_path / "wheels").mkdir()
-    with zipfile.ZipFile(tmp_path / "wheels" / "pip-9-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("pip/__init__.py", "")
-        wheel.writestr("pip/__main__.py", "raise SystemExit('the disk is full')")
-    maker = Maker(store, tmp_path / "wheels", settings, tmp_path)
-    folder = maker.unpack(maker.make())
-    done = install(folder, *places(folder))
-    assert done.returncode != 0
-    assert done.stderr == "the disk is full\ninstall.sh: nothing was installed\n"
-    assert not (folder.parent / "app").exists()
-    assert not (folder.parent / "bin").exists()
-
-
-def test_nobody_elses_files_are_touched(maker: Maker) -> None:
-    folder = maker.unpack(maker.make())
-    command = folder.parent / "bin" / "edgevoice"
-    command.parent.mkdir()
-    command.write_text("mine")
-    done = install(folder, *places(folder))
-    assert done.returncode == 2
-    assert "is there already" in done.stderr
-    assert command.read_text() == "mine"
-    app = folder.parent / "app" / "edgevoice"
-    app.mkdir(parents=True)
-    (app / "letter").write_text("mine")
-    command.unlink()
-    assert "not empty and not edgevoice's" in install(folder, *places(folder)).stderr
-    assert "no edgevoice of a bundle" in install(folder, "--uninstall", *places(folder)[:2]).stderr
-    assert (app / "letter").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--prefix", "/a b"), "'/a b': use letters, digits"),
-        (("--prefix", "here"), "'here' must begin with /"),
-        (("--service", "root"), "known: system, user"),
-        (("--verbose",), "unknown option '--verbose'"),
-        (("--prefix",), "--prefix needs a value"),
-    ],
-)
-def test_options_are_checked(maker: Maker, options: tuple[str, ...], said: str) -> None:
-    source = Path(bundle.__file__).with_name("install.sh")
-    (maker.folder / "bundle").mkdir()
-    shutil.copy(source, maker.folder / "bundle")
-    done = install(maker.folder / "bundle", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("kind", ["system", "user"])
-def test_the_services_are_what_systemd_reads(kind: str, maker: Maker) -> None:
-    folder = maker.unpack(maker.make())
-    program = maker.folder / "app" / "venv" / "bin" / "edgevoice"
-    program.parent.mkdir(parents=True)
-    program.touch(0o755)
-    unit = maker.folder / "edgevoice.service"
-    text = (folder / "services" / f"edgevoice-{kind}.service").read_text()
-    unit.write_text(text.replace("@PREFIX@", f"{maker.folder}/app"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
-    )
-    # What it says of other units is not about this one.
-    assert "edgevoice" not in done.stderr
-
-
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_the_scripts_pass_shellcheck() -> None:
-    root = Path(__file__).resolve().parent.parent
-    scripts = [root / "devices" / "install.sh", *(root / "devices" / "services").glob("termux/*")]
-    for path in (root / "tools").iterdir():
-        if path.is_file() and path.read_bytes().startswith(b"#!"):
-            scripts.append(path)
-    done = subprocess.run(
-        ["shellcheck", *map(str, scripts)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
