@@ -31,7 +31,7 @@ from websockets.asyncio import server
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from edgevoice import __version__, runfile
+from edgevoice import __version__, runfile, service_manager
 from edgevoice.calls import OUTBOX_BYTES, Call
 from edgevoice.errors import DaemonError
 from edgevoice.events import ErrorNotice
@@ -149,9 +149,11 @@ class Daemon:
             f"listening on ws://{shown}:{port} (pid {os.getpid()}), "
             f"ready in {time.monotonic() - began:.1f} s"
         )
-        _notify_systemd("READY=1")
+        service_manager.notify("READY=1")
+        watchdog = asyncio.create_task(service_manager.keep_watchdog())
         await self._ending.wait()
-        _notify_systemd("STOPPING=1")
+        watchdog.cancel()
+        service_manager.notify("STOPPING=1")
         calls = list(self._calls)
         for call in calls:
             call.hang_up()
@@ -296,11 +298,3 @@ def _memory_mb() -> dict[str, float]:
             if key in names:
                 found[names[key]] = round(int(value.split()[0]) / 1024, 1)
     return found
-
-
-def _notify_systemd(state: str) -> None:
-    """Tell systemd (``Type=notify``) where we are; see sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-            s.sendto(state.encode(), address.replace("@", "\0", 1))

@@ -32,7 +32,7 @@ from fakes import (
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from edgevoice import runfile
+from edgevoice import runfile, service_manager
 from edgevoice.audio.wav import read_wav
 from edgevoice.cli import main
 from edgevoice.config import override
@@ -673,6 +673,41 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
         run(scenario)
         assert receiver.recv(100) == b"STOPPING=1"
+
+
+def test_systemds_watchdog_hears_that_the_loop_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.setblocking(False)
+
+        async def scenario() -> None:
+            async with served():
+                loop = asyncio.get_running_loop()
+                told = [await loop.sock_recv(receiver, 100) for _ in range(3)]
+                assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+                # A loop that hangs says nothing, however long it takes.
+                time.sleep(0.2)
+                with pytest.raises(BlockingIOError):
+                    receiver.recv(100)
+
+        run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("pid", "microseconds", "expected"),
+    [(os.getpid(), "30000000", 30.0), (1, "30000000", 0.0), (os.getpid(), "soon", 0.0)],
+)
+def test_the_watchdog_may_be_meant_for_another(
+    pid: int, microseconds: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_PID", str(pid))
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    assert service_manager.watchdog_s() == expected
 
 
 def test_stale_run_files_deceive_nobody(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "unpack",
             "hub",
         ),
-        *("devices", "runfile", "read_ahead"),
+        *("devices", "runfile", "service_manager", "read_ahead"),
     ),
     (
         *("audio", "engines", "turns", "history", "latency", "workers", "protocols"),

@@ -17,6 +17,7 @@ from typing import Any
 
 from edgevoice import catalogue
 from edgevoice.commands.printing import print_json, print_table
+from edgevoice.devices import bundle_command
 from edgevoice.devices import profile as profiles
 from edgevoice.devices.detect import Machine, Suggestion, detect, suggest
 from edgevoice.devices.fit import Fit, Need, fit_artifact, fit_bundle, needs, of_machine
@@ -26,7 +27,7 @@ from edgevoice.errors import EXIT_FAILURE, EXIT_OK, ConfigError, unknown
 from edgevoice.progress import say
 from edgevoice.store import Store
 
-HELP = "list, show and detect device profiles; say which models fit"
+HELP = "list, show and detect device profiles; say which models fit; make a bundle for one"
 
 _NOT_KNOWN = "not known"
 
@@ -77,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--catalogue", type=Path, metavar="FILE", help="read this catalogue instead of edgevoice's"
     )
     fit.set_defaults(act=_fit)
+    bundle = actions.add_parser(
+        "bundle", help=bundle_command.HELP, description=bundle_command.__doc__
+    )
+    bundle_command.add_arguments(bundle)
+    bundle.set_defaults(act=bundle_command.run)
 
 
 def run(parsed: argparse.Namespace) -> int:

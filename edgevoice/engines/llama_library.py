@@ -1,4 +1,4 @@
-"""The llama.cpp library as this process uses it: how its threads wait, where its log goes.
+"""The llama.cpp library as this process uses it: its CPU code, its threads' waiting, its log.
 
 Import ``llama_cpp`` from here and nowhere else, so that both hold before its first call.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 # llama.cpp's threads wait for each other through libgomp, which reads these once, when it is
 # loaded. Its default is a busy loop that is long enough to starve, on two busy cores, the very
@@ -17,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import llama_cpp
+from llama_cpp._ggml import libggml
 
 __all__ = ["last_error", "llama_cpp", "prepare"]
 
@@ -28,7 +30,19 @@ _GGML_LEVEL_ERROR = 4
 def prepare() -> None:
     """Set the library up; may be called more than once."""
     llama_cpp.llama_log_set(_on_log, None)
+    _load_cpu_code()
     llama_cpp.llama_backend_init()
+
+
+def _load_cpu_code() -> None:
+    """Load the file with this CPU's code where a build has one file for each kind of CPU.
+
+    The wheel that `tools/cross-llama` makes is such a build. llama.cpp itself would look for the
+    files beside Python's own program.
+    """
+    if libggml.ggml_backend_reg_count() == 0:
+        folder = Path(llama_cpp.__file__).parent / "lib"
+        libggml.ggml_backend_load_all_from_path(os.fsencode(folder))
 
 
 def last_error() -> str:
