@@ -142,7 +142,10 @@ def _tune(options: argparse.Namespace, device: DeviceProfile | None, settings: S
     for line in tuned.advice:
         print(line)
     if not tuned.gains:
-        print("the settings are already the best within noise; nothing was written")
+        tried = "what was tried" if tuned.unfinished else "all that was tried"
+        print(
+            f"nothing of {tried} beats the present settings beyond the noise; nothing was written"
+        )
         return EXIT_OK
     content = tuned_profile.text(tuned, tuned_profile.parent(device), date.today().isoformat())
     tuned_profile.save(path, content)
