@@ -83,7 +83,7 @@ class EndOfTurnSettings:
     model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
     threads: int = setting(1, "threads of one judgement", low=1, high=64)
     threshold: float = setting(
-        0.8,
+        0.6,
         "probability from which a turn surely is finished; the wait grows below it",
         low=0.0,
         high=1.0,
