@@ -296,6 +296,18 @@ def test_a_held_answer_goes_on_from_the_start_of_the_cut_word(bench: Bench) -> N
     assert bench.answerer.finish(1).text == "One two three. Four five six. Seven."
 
 
+def test_a_word_that_has_hardly_begun_is_said_again_with_the_one_before(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(310)  # "Four" begins at 300, "three" at 171
+    bench.answerer.hold(1)
+    bench.play(100)
+    bench.answerer.resume(1)
+    bench.play(1000)
+    assert bench.sink.played_samples() / 16 - 700 >= 310 - 171 - 40
+
+
 def test_what_was_played_twice_is_heard_once(bench: Bench) -> None:
     bench.answerer.prepare(1, ASK)
     bench.answerer.release(1)
