@@ -29,7 +29,7 @@ curve of 0.85, the sound of 0.53. Cutting takes away what hesitation sounds like
 may deserve more than 0.3."""
 
 _QUESTION_MARK = 0.5
-_LEXICALLY_CUT = -1.0
+_LEXICALLY_CUT = -2.0
 """Added to the log odds of the words. A question mark says little: of whole questions Whisper gives
 one to nearly all, and of what is cut out of them ("What is the population") to half."""
 

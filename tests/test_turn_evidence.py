@@ -124,7 +124,8 @@ def test_a_question_mark_does_not_finish_unfinished_words() -> None:
     assert cut < 0.5 < asked
     made_up = model_completeness(0.09, "What is it?", RULES.phrases)
     assert combine(0.97, made_up, TRUST_IN_SOUND) < RULES.end_of_turn_threshold
-    assert model_completeness(0.8, "What time is it?", RULES.phrases) > 0.8
+    whole = model_completeness(0.8, "What time is it?", RULES.phrases)
+    assert combine(0.5, whole, TRUST_IN_SOUND) > RULES.end_of_turn_threshold
 
 
 def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
