@@ -40,7 +40,7 @@ from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, Float32, F
 from edgevoice.loading import load_engines
 from edgevoice.session import Pace, Session
 from edgevoice.settings import Settings
-from edgevoice.stages import Cancelled, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, never
 from edgevoice.weights import Engines
 
 PROSE = (
@@ -74,6 +74,9 @@ class Reader:
 
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         return 0
+
+    def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         for word in self._text.split(" "):

@@ -254,14 +254,19 @@ def _says_again(earlier: Sequence[Chunk], later: Sequence[Chunk]) -> bool | None
         return None
     energies = np.convolve(before**2, np.ones(size), "valid")
     found: bool | None = None
-    # The gain may have changed within the word that is said again: one piece of it is enough.
+    place, likely = 0, False
+    # The voice is turned down within the word that is said again, and cut where that was: one piece
+    # of it that is alike is enough, or two in a row that lie where they should and are rather so.
     for begin in range(0, ms_to_samples(300), ms_to_samples(30)):
         part = behind[begin : begin + size]
-        if part.size == size and np.abs(part).max() >= 300:
+        if part.size == size and np.abs(part).max() >= 50:
             products = np.correlate(before, part, "valid")
             likeness = products / np.sqrt(np.maximum(energies, 1.0) * (part**2).sum())
-            if likeness.max() > 0.95:
+            found_at = int(likeness.argmax()) - begin
+            rather = bool(likeness.max() > 0.6)
+            if likeness.max() > 0.95 or (likely and rather and abs(found_at - place) < 16):
                 return True
+            place, likely = found_at, rather
             found = False
     return found
 

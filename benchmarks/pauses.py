@@ -1,7 +1,8 @@
 """Utterances with a pause of 300 to 1200 ms inside a sentence, which nobody should answer.
 
 Twenty are spoken by flite and cut behind a word (flite says where each sound ends), ten are
-sentences of "Sense and Sensibility" read for LibriVox, cut where they are quietest.
+sentences of "Sense and Sensibility" read for LibriVox, cut where they are quietest and 300 ms of
+sound or more are left.
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ def paused(folder: Path, count: int = 30) -> list[Paused]:
         made.append((name, samples, round(cut_s * SAMPLE_RATE_HZ), False))
     for clip in librivox():
         samples = _read(clip.path)
+        spoken = _spoken(samples)
         for part in (0, 1):
             half = samples.size // 2
-            cut = part * half + _quietest(samples[part * half : (part + 1) * half])
+            cut = part * half + _quietest(samples[part * half : min((part + 1) * half, spoken)])
             made.append((f"{clip.name}, at {cut / SAMPLE_RATE_HZ:.1f} s", samples, cut, True))
     made = made[:count]
     step_ms = (LONGEST_MS - SHORTEST_MS) / max(1, len(made) - 1)
@@ -96,6 +98,14 @@ def _quietest(samples: Float32) -> int:
     begin = int(0.3 * samples.size)
     power = np.convolve(np.square(samples[begin : int(0.85 * samples.size)]), np.ones(window))
     return begin + int(np.argmin(power[window:-window])) + window // 2
+
+
+def _spoken(samples: Float32) -> int:
+    """Return where ``samples`` have less than 300 ms of sound left: what is cut there is over."""
+    frame = ms_to_samples(10)
+    frames = samples[: samples.size // frame * frame].reshape(-1, frame)
+    loud = np.flatnonzero(np.sqrt(np.square(frames).mean(axis=1)) > 0.02)
+    return int(loud[-30]) * frame
 
 
 def _ends(text: str, voice: str) -> list[float]:

@@ -7,8 +7,10 @@ to :mod:`edgevoice.answering`.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from edgevoice.audio.resample import StreamResampler
@@ -20,7 +22,7 @@ from edgevoice.latency import Mark
 from edgevoice.leading_silence import LeadingSilence
 from edgevoice.speculation import Speculation
 from edgevoice.spoken_answer import Clause, SpokenAnswer
-from edgevoice.stages import Cancelled, LanguageModel, Message, Sink, Speech
+from edgevoice.stages import Cancelled, Ending, LanguageModel, Message, Sink, Speech
 from edgevoice.workers import Worker
 
 _HELD_SAMPLES = 6 * SAMPLE_RATE_HZ
@@ -65,6 +67,9 @@ class AnswerMaker:
         self._on_forgotten = on_forgotten
         self._voice_waits = self._model_waits = False
         self._warming = threading.Event()
+        self._unread: deque[list[Message]] = deque(maxlen=1)
+        # The newest words that were judged, and what came of it; on the model's worker alone.
+        self._judged: tuple[list[Message], Ending] | None = None
         self._thinking = Worker("edgevoice-language-model", self._thinking_failed)
         self._speaking = Worker("edgevoice-speech", self._speaking_failed)
 
@@ -75,12 +80,11 @@ class AnswerMaker:
         return waits or (self._thinking.idle and self._speaking.idle)
 
     def warm(self, messages: Sequence[Message]) -> None:
-        """Read ``messages`` into the model, unless it is at work."""
-        if not self._thinking.idle:
-            return
-        prompt = list(messages)
-        self._warming.clear()
-        self._thinking.submit(lambda: self._read(prompt, self._warming.is_set))
+        """Read ``messages`` into the model, unless it makes an answer; the newest count."""
+        self._unread.append(list(messages))
+        if self._thinking.idle:
+            self._warming.clear()
+            self._thinking.submit(self._warm)
 
     def write(self, answer: SpokenAnswer, messages: Sequence[Message]) -> None:
         """Begin ``answer``, which the model writes to ``messages``."""
@@ -100,10 +104,33 @@ class AnswerMaker:
         self._speaking.close()
 
     def _begin(self, answer: SpokenAnswer) -> None:
+        self._unread.clear()
         self._warming.set()
         self._speaking.submit(lambda: self._speak(answer))
 
     # ---------------------------------------------------------------- on the model's worker
+
+    def _warm(self) -> None:
+        with contextlib.suppress(IndexError):  # nothing is left to read
+            while not self._warming.is_set():
+                self._read_words(self._unread.popleft())
+
+    def _read_words(self, messages: list[Message]) -> None:
+        """Read up to the user's last word, and judge it: all that may stay when more is said."""
+        cancelled = self._warming.is_set
+        ending = self._model.ending(messages, cancelled) if messages[-1].role == "user" else None
+        if ending is None:
+            self._read(messages, cancelled)
+            return
+        self._judged = messages, ending
+        self._speculation.read(ending.evaluated_tokens, ending.read_tokens, cancelled=False)
+
+    def _ending(self, messages: list[Message], cancelled: Cancelled) -> tuple[float | None, int]:
+        """Return how likely ``messages`` end so, and the tokens that were read for it."""
+        if self._judged is not None and self._judged[0] == messages:
+            return self._judged[1].probability, 0
+        ending = self._model.ending(messages, cancelled)
+        return (None, 0) if ending is None else (ending.probability, ending.evaluated_tokens)
 
     def _read(self, messages: list[Message], cancelled: Cancelled, read_ahead: int = 0) -> None:
         evaluated = read_ahead + self._model.prefill(messages, cancelled)
@@ -125,10 +152,8 @@ class AnswerMaker:
             fitted = fit(messages, self._model, self._answer_tokens)
             if fitted.dropped_turns:
                 self._on_forgotten(fitted.dropped_turns)
-            ending = self._model.ending(fitted.messages, answer.cancelled.is_set)
-            probability = ending.probability if ending else None
+            probability, read_ahead = self._ending(fitted.messages, answer.cancelled.is_set)
             self._post(TextJudged(self._now_ms(), answer.number, probability))
-            read_ahead = ending.evaluated_tokens if ending else 0
             self._read(fitted.messages, answer.cancelled.is_set, read_ahead)
             splitter = ClauseSplitter()
             for piece in self._model.generate(fitted.messages, answer.cancelled.is_set):

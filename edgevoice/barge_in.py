@@ -45,7 +45,11 @@ from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
 NO_ANSWER = "no_answer"
 """Reason of a resumption: the recogniser was not heard in time."""
 
-_PROBE_EVERY_MS = 160.0
+_PROBE_EVERY_MS = 128.0
+_LINGER_MS = 200.0
+"""A voice stays turned down for so long behind speech that was too brief to hold it: "stop" is an
+"s", 100 ms of closure, and "top", and would turn it down, up and down again."""
+
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
 
@@ -78,10 +82,10 @@ def answering(state: TurnState, event: Event, rules: Rules) -> Step:
             return _paused(state, at_ms, end_ms, rules)
         case OverlapHeard() if over is not None and over.speech_ms:
             return _heard(state, over, event, rules)
-        case TimerFired(at_ms=at_ms, timer=timer) if (
-            timer == state.timer and over is not None and over.held
-        ):
-            return _hold_over(state, over, at_ms, rules)
+        case TimerFired(at_ms=at_ms, timer=timer) if timer == state.timer and over is not None:
+            if over.held:
+                return _hold_over(state, over, at_ms, rules)
+            return _ignore(state, over) if _lingers(over) else (state, [])
         case AnswerSounded(answer=answer) if (
             answer == state.answer and state.phase is Phase.THINKING
         ):
@@ -153,18 +157,32 @@ def _paused(state: TurnState, at_ms: float, end_ms: float, rules: Rules) -> Step
         # Speech that was cut off by max_turn_ms or an endpoint rule has ended at last.
         return state, [ForgetUtterance(end_ms)]
     speech_ms = end_ms - over.onset_ms
+    ended = replace(over, speech_ms=max(speech_ms, 1.0), end_ms=end_ms)
     if not over.held:
-        undone: list[Action] = [RestoreAnswer(state.answer)] if over.ducked else []
-        evidence: Evidence = {"speech_ms": round(speech_ms, 1)}
-        return replace(state, over=None), [
-            *undone,
-            ForgetUtterance(end_ms),
-            Announce("disturbance_ignored", state.phase.value, evidence),
-        ]
+        if over.passed or not over.ducked or speech_ms >= rules.barge_in_ms:
+            return _ignore(state, ended)
+        return _timer(replace(state, over=ended), [], at_ms + _LINGER_MS)
     probe = state.probe + 1
-    ended = replace(over, speech_ms=max(speech_ms, 1.0), end_ms=end_ms, probe=probe)
+    ended = replace(ended, probe=probe)
     asked: list[Action] = [TranscribeOverlap(probe)]
     return _timer(replace(state, over=ended, probe=probe), asked, at_ms + rules.words_wait_ms)
+
+
+def _lingers(over: Overlap) -> bool:
+    """Whether it has ended before anything was held for it."""
+    return over.end_ms is not None and not over.held and not over.passed
+
+
+def _ignore(state: TurnState, over: Overlap) -> Step:
+    """Let the agent speak on over what has ended and was too brief, or too quiet, to hold it."""
+    _, actions = _restore(state, over)
+    evidence: Evidence = {"speech_ms": round(over.speech_ms, 1)}
+    assert over.end_ms is not None
+    return replace(state, over=None), [
+        *actions,
+        ForgetUtterance(over.end_ms),
+        Announce("disturbance_ignored", state.phase.value, evidence),
+    ]
 
 
 def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -> Step:
@@ -264,6 +282,9 @@ def _answer_over(
     idle = replace(
         state, phase=Phase.LISTENING, carried="", text=None, over=None, timer=state.timer + 1
     )
+    if over is not None and _lingers(over):
+        idle, ignored = _ignore(idle, over)
+        return idle, [*actions, *ignored[-2:], Announce(decision, Phase.LISTENING.value, evidence)]
     if over is None or not over.speech_ms or is_background(over.loudness_db, rules):
         return idle, [*actions, Announce(decision, Phase.LISTENING.value, evidence)]
     # The user had just begun when the agent ended: what was speech over the agent may be a turn.

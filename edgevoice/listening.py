@@ -3,6 +3,10 @@ that takes the audio.
 
 All methods are called on the session's thread and return at once; what the models say comes back
 as events. An utterance is open from the first speech until :meth:`Listener.forget`.
+
+While the user has the floor, the words are looked for as soon as the speech may have ended, and
+not only when the pause is known: what is found then is news for the language model, and the answer
+to the pause if nothing was said since.
 """
 
 from __future__ import annotations
@@ -23,13 +27,20 @@ from edgevoice.events import (
 )
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import EndOfTurn, Recogniser
-from edgevoice.workers import Worker
+from edgevoice.workers import Job, Worker
 
 _BATCH_SAMPLES = ms_to_samples(100)
 """Audio goes to the recogniser in pieces of this size, to spare it a hundred calls a second."""
 
 _JUDGED_SAMPLES = 8 * SAMPLE_RATE_HZ
 """Smart Turn looks at the last 8 s."""
+
+_SWIFT_MS = 300.0
+"""A recogniser that takes longer for an utterance does not look ahead: what it finds comes too late
+to be of use, and where the speech goes on it is behind."""
+
+_FADING = 0.9
+"""Of the time that the recogniser took, with each time that it was asked."""
 
 _BACKLOG_SAMPLES = 60 * SAMPLE_RATE_HZ
 """A recogniser that is this far behind loses the newest audio; it is counted and reported."""
@@ -44,6 +55,9 @@ class Listener:
         post: Takes events; called from worker threads.
         now_ms: The session's clock.
         on_error: Called on a worker's thread with what an engine raised.
+
+    Attributes:
+        has_floor: The user speaks to an agent that is silent, so that looking ahead is worth it.
     """
 
     def __init__(
@@ -60,8 +74,12 @@ class Listener:
         self._now_ms = now_ms
         self._recognition = Worker("edgevoice-recogniser", on_error)
         self._judgement = Worker("edgevoice-end-of-turn", on_error)
+        self.has_floor = False
         self._open = False
         self._quiet = False
+        self._voiced = 0  # how often speech went on, or an utterance was closed
+        self._ahead: tuple[int, str] | None = None  # `_voiced` and the words up to the silence then
+        self._took_ms = 0.0
         self._batch: list[Float32] = []
         self._since_onset: deque[Float32] = deque()
         self._onset_ms = 0.0
@@ -99,12 +117,29 @@ class Listener:
         self.feed(preroll)
 
     def note_quiet(self, quiet: bool) -> None:
-        """Note whether the newest audio was silent.
+        """Note whether the VAD heard silence in the newest audio.
 
         A partial that begins in silence ends after the pause is known, and would keep the turn's
-        whole text waiting.
+        whole text waiting; so the whole text is what is looked for.
         """
+        if quiet == self._quiet:
+            return
         self._quiet = quiet
+        if quiet:
+            voiced = self._voiced
+            self._look(lambda: self._transcribe_ahead(voiced))
+        else:
+            self._voiced += 1
+
+    def look_ahead(self) -> None:
+        """Look for the words so far, which may be all: the speech seems to have died away."""
+        if not self._quiet:
+            self._look(self._glimpse)
+
+    def _look(self, job: Job) -> None:
+        if self._open and self.has_floor and self._took_ms <= _SWIFT_MS:
+            self._flush()
+            self._recognition.submit(job)
 
     def feed(self, samples: Float32) -> None:
         """Append audio (float32, 16 kHz) to the open utterance; without one, do nothing."""
@@ -123,7 +158,8 @@ class Listener:
         """Ask for the utterance's text and end-of-turn probability, as of now."""
         self._flush()
         self._wanted_pause = pause
-        self._recognition.submit(lambda: self._transcribe(pause))
+        voiced = self._voiced if self._quiet else None
+        self._recognition.submit(lambda: self._transcribe(pause, voiced))
         if self._judge is not None and self._turn_audio:
             audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
             self._judgement.submit(lambda: self._judge_pause(pause, audio))
@@ -144,6 +180,7 @@ class Listener:
         self._turn_audio.clear()
         self._turn_samples = 0
         self._wanted_probe = 0
+        self._voiced += 1
         kept = list(self._since_onset) if self._onset_ms > until_ms else []
         self._since_onset.clear()
         self._open = bool(kept)
@@ -182,12 +219,39 @@ class Listener:
         if self._recogniser.endpoint():
             self._post(EndpointReached(self._now_ms()))
 
-    def _transcribe(self, pause: int) -> None:
+    def _glimpse(self) -> None:
+        with self._lock:
+            behind = self._queued_samples > 0
+        if not behind:
+            self._tell(self._conclude())
+
+    def _transcribe_ahead(self, voiced: int) -> None:
+        if voiced == self._voiced:
+            text = self._conclude()
+            self._ahead = (voiced, text)
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        if text:
+            self._post(PartialHeard(self._now_ms(), text, text))
+
+    def _conclude(self) -> str:
+        began_ms = self._now_ms()
+        text = self._recogniser.conclude().text
+        took_ms = self._now_ms() - began_ms
+        # What was decoded before is told again at no cost, and says nothing of the next time.
+        self._took_ms = max(took_ms, _FADING * self._took_ms)
+        return text
+
+    def _transcribe(self, pause: int, voiced: int | None) -> None:
         if pause != self._wanted_pause:
             return  # The user went on before we came to it.
         text = ""
         try:
-            text = self._recogniser.conclude().text
+            if self._ahead is not None and self._ahead[0] == voiced:
+                text = self._ahead[1]
+            else:
+                text = self._conclude()
         finally:
             # Also after a failure: the turn waits for this word and must not wait for ever.
             self._post(PauseTranscribed(self._now_ms(), pause, text))

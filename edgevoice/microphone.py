@@ -35,6 +35,7 @@ from edgevoice.loudness import Loudness
 from edgevoice.settings import VadSettings
 from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
+from edgevoice.waning import Waning
 from edgevoice.weights import Engines
 
 
@@ -78,6 +79,7 @@ class Microphone:
         self._vad = engines.vad.open()
         self._edges = engines.vad.open_edges()
         self._loudness = Loudness()
+        self._waning = Waning()
 
     @property
     def speaking(self) -> bool:
@@ -110,6 +112,8 @@ class Microphone:
             self._step(self._speech_event(edge))
         self._note_suspicion()
         self._listener.note_quiet(self._edges.quiet)
+        if self._edges.speaking and self._waning.hear(samples):
+            self._listener.look_ahead()
 
     def echo_margin_db(self) -> float | None:
         """How far what the canceller left stands above an echo; None while none can sound."""
@@ -151,4 +155,5 @@ class Microphone:
     def _open_utterance(self, onset_ms: float) -> None:
         lookback_ms = self._frame_end_ms - onset_ms + self._preroll_ms
         audio = np.concatenate(list(self._recent))
+        self._waning.restart()
         self._listener.speech_started(onset_ms, audio[-ms_to_samples(lookback_ms) :])

@@ -6,6 +6,7 @@ what follows from the verdict.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,6 +25,16 @@ made "You" and "Bye!"."""
 _BRIEF_MS = 450.0
 """Speech of which less was heard is a nod rather than a wish, whatever the recogniser made of it
 ("yeah" became "You had", "wow" became "Well"), unless a word in it stops the agent."""
+
+_HUM = re.compile(r"[hmn]{2,}a?|[hm]")
+"""A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HNN", "MHA", "MMA, chem"."""
+
+_HUMMED = ("and", "then")
+"""It begins so too where it hears a hum: "mm-hm" became "and then they come", "mm, mm" "and then,
+and then"; of the first half of one, "and", "and they", "and any"."""
+
+_HUMMED_MS = 1000.0
+"""A hum is no longer than this."""
 
 _OWN_WORDS = 2
 """Words behind an echo, not the agent's and no backchannel, that are the user's after all."""
@@ -121,6 +132,8 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
             evidence["answers"] = "question"
             return Verdict.INTERRUPTION, evidence
         return Verdict.BACKCHANNEL, evidence
+    if _is_hummed(found, overlap, rules) and not asks(heard, rules):
+        return Verdict.UNCLEAR if overlap.end_ms is None else Verdict.BACKCHANNEL, evidence
     if _is_brief(found, overlap, rules) and not asks(heard, rules):
         return Verdict.UNCLEAR, evidence
     short = len(found) == 1 and len(found[0]) <= _GARBLED_LETTERS
@@ -147,6 +160,14 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
 
 def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
     return overlap.speech_ms < _BRIEF_MS and not rules.phrases.stops_agent(found)
+
+
+def _is_hummed(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
+    """Whether ``found`` may be what a recogniser makes of a murmur."""
+    if overlap.speech_ms > _HUMMED_MS or rules.phrases.stops_agent(found):
+        return False
+    half = overlap.end_ms is None and found[0] == _HUMMED[0]
+    return half or found[:2] == _HUMMED or any(map(_HUM.fullmatch, found))
 
 
 def _speaks_on(found: tuple[str, ...], said: tuple[str, ...], rules: Rules) -> bool:

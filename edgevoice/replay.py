@@ -298,7 +298,7 @@ class _TapedAnswers:
         now_ms = self._now_ms()
         near = [(abs(at_ms - now_ms), probability) for at_ms, probability in self._endings]
         away_ms, probability = min(near, default=(math.inf, 0.0))
-        return Ending(probability, 0) if away_ms <= _SAME_MS / 2 else None
+        return Ending(probability, 0, 0) if away_ms <= _SAME_MS / 2 else None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         del messages, cancelled

@@ -59,6 +59,7 @@ from edgevoice.weights import Engines
 
 _READ_TIMEOUT_S = 0.05
 _LOCK_STEP_POLL_S = 0.001
+_USERS = (Phase.USER_SPEAKING, Phase.ENDPOINTING)
 _ANSWERING = (Phase.THINKING, Phase.SPEAKING, Phase.HELD)
 
 
@@ -282,6 +283,7 @@ class Session:
         if self._tape is not None:
             self._tape.note(event)
         self._state, actions = step(self._state, event, self._rules)
+        self._listener.has_floor = self._state.phase in _USERS
         if isinstance(event, SpeechPaused) and self._state.phase is Phase.ENDPOINTING:
             self._marks.restart(event.end_ms, event.at_ms)
         for action in actions:
@@ -293,7 +295,7 @@ class Session:
         """Tell watchers what the machine does not act on, and keep the turn's marks."""
         match event:
             case PartialHeard(at_ms=at_ms, text=text):
-                if self._state.phase in (Phase.USER_SPEAKING, Phase.ENDPOINTING):
+                if self._state.phase in _USERS:
                     whole = f"{self._state.carried} {text}".strip()
                     self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
                     # What is read while the user speaks need not be read when the turn is over.

@@ -22,6 +22,10 @@ from edgevoice.resuming import cut_word_start, quiet_spot, words_between
 _REMEMBERED_SAMPLES = 3 * SAMPLE_RATE_HZ
 """Speech behind the playback position that is kept, to say a word again."""
 
+_DOUBTED_SAMPLES = ms_to_samples(60)
+"""Before a hold: where the speaker is far away these may not have sounded, as nobody can know. A
+word that has begun so late counts as not begun, and the one before it is said again."""
+
 _SAID_MS = 4000.0
 _ABOUT_TO_SAY_MS = 400.0
 """Around the playback position: the words of which an echo may be in the microphone. An echo path
@@ -123,7 +127,8 @@ class SpokenAnswer:
             return np.zeros(0, dtype=np.int16)
         head = self._head - self._forgotten_samples
         kept: Int16 = np.concatenate((*self._made, np.zeros(0, dtype=np.int16)))[: max(0, head)]
-        start = cut_word_start(self._parts(), self._head) - self._forgotten_samples
+        surely = max(0, self._head - _DOUBTED_SAMPLES)
+        start = cut_word_start(self._parts(), surely) - self._forgotten_samples
         again = kept[quiet_spot(kept, max(0, start)) :]
         self._furthest = max(self._furthest, self._head)
         self._again += len(again)

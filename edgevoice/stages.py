@@ -242,10 +242,12 @@ class Ending:
     Attributes:
         probability: That the message ends where it does, by its words alone.
         evaluated_tokens: What had to be read for that; reading on from there costs it no more.
+        read_tokens: All tokens up to there.
     """
 
     probability: float
     evaluated_tokens: int
+    read_tokens: int
 
 
 class LanguageModel(Protocol):

@@ -53,7 +53,7 @@ class ScriptedLanguageModel:
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
         self._tokens(messages)
         unfinished = messages[-1].content.rstrip(".?!").endswith((" and", " the", " of"))
-        return None if cancelled() else Ending(0.01 if unfinished else 0.6, 0)
+        return None if cancelled() else Ending(0.01 if unfinished else 0.6, 0, 0)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.prefill(messages, cancelled)

@@ -11,7 +11,7 @@ import pytest
 
 from edgevoice.answering import Answerer
 from edgevoice.audio.wav_port import WavSink
-from edgevoice.events import AnswerFailed, AnswerFinished, AnswerSounded, Event
+from edgevoice.events import AnswerFailed, AnswerFinished, AnswerSounded, Event, TextJudged
 from edgevoice.frames import FRAME_SAMPLES, Float32
 from edgevoice.latency import Mark
 from edgevoice.stages import Cancelled, Ending, Message, never
@@ -29,6 +29,7 @@ class PacedModel:
         self.asked: list[Sequence[Message]] = []
         self.fails = False
         self.read: list[Sequence[Message]] = []
+        self.judged: list[Sequence[Message]] = []
         self.reads_slowly = False
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -36,12 +37,13 @@ class PacedModel:
 
     def prefill(self, messages: Sequence[Message], cancelled: Cancelled = never) -> int:
         self.read.append(messages)
-        while self.reads_slowly and len(self.read) == 1 and not cancelled():
-            time.sleep(0.005)
         return self.count_tokens(messages)
 
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
-        return Ending(0.4, 0)
+        self.judged.append(messages)
+        while self.reads_slowly and len(self.judged) == 1 and not cancelled():
+            time.sleep(0.005)
+        return None if cancelled() else Ending(0.4, 0, 0)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.asked.append(messages)
@@ -246,19 +248,36 @@ def test_turns_that_do_not_fit_are_reported(bench: Bench) -> None:
     assert bench.model.asked[0] == [messages[0], messages[3]]
 
 
-def test_partial_words_are_read_ahead_one_at_a_time_and_never_delay_an_answer(bench: Bench) -> None:
+def test_words_are_read_ahead_and_never_delay_an_answer(bench: Bench) -> None:
     bench.model.reads_slowly = True
     bench.answerer.warm([Message("user", "hel")])
-    bench.wait(lambda: bool(bench.model.read))
+    bench.wait(lambda: bool(bench.model.judged))
     bench.answerer.warm([Message("user", "hello")])
-    assert len(bench.model.read) == 1, "the model is still at the first"
+    assert len(bench.model.judged) == 1, "the model is still at the first"
     bench.answerer.prepare(1, ASK)
     bench.wait(lambda: bool(bench.model.asked))
-    assert bench.model.read == [[Message("user", "hel")], ASK]
+    assert bench.model.judged == [[Message("user", "hel")], ASK]
+
+
+def test_of_words_that_come_while_others_are_read_the_newest_count(bench: Bench) -> None:
+    bench.model.reads_slowly = True
+    bench.answerer.warm([Message("user", "I")])
+    bench.wait(lambda: bool(bench.model.judged))
+    bench.answerer.warm([Message("user", "I would")])
+    bench.answerer.warm([Message("user", "I would like")])
     bench.model.reads_slowly = False
     bench.wait(lambda: bench.answerer.idle)
-    bench.answerer.warm([Message("user", "and")])
-    bench.wait(lambda: len(bench.model.read) == 2)
+    assert [m[0].content for m in bench.model.judged] == ["I", "I would like"]
+    assert bench.model.read == [], "what follows the words is read when they are whole"
+
+
+def test_words_that_were_judged_ahead_are_not_judged_again(bench: Bench) -> None:
+    bench.answerer.warm(ASK)
+    bench.wait(lambda: bench.answerer.idle)
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bool(bench.seen(TextJudged)))
+    assert bench.seen(TextJudged) == [TextJudged(0.0, 1, 0.4)]
+    assert bench.model.judged == [ASK]
 
 
 def test_a_held_answer_goes_on_from_the_start_of_the_cut_word(bench: Bench) -> None:
@@ -275,6 +294,18 @@ def test_a_held_answer_goes_on_from_the_start_of_the_cut_word(bench: Bench) -> N
     again_ms = bench.sink.played_samples() / 16 - 700
     assert 5 <= again_ms <= 400
     assert bench.answerer.finish(1).text == "One two three. Four five six. Seven."
+
+
+def test_a_word_that_has_hardly_begun_is_said_again_with_the_one_before(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.answerer.release(1)
+    bench.wait(lambda: bench.answerer.idle and bench.sink.pending_samples() == 700 * 16)
+    bench.play(310)  # "Four" begins at 300, "three" at 171
+    bench.answerer.hold(1)
+    bench.play(100)
+    bench.answerer.resume(1)
+    bench.play(1000)
+    assert bench.sink.played_samples() / 16 - 700 >= 310 - 171 - 40
 
 
 def test_what_was_played_twice_is_heard_once(bench: Bench) -> None:

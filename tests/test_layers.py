@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("exchanges", "outbox", "weights", "questions"),
         *("phrases", "completeness", "echo_words"),
         *("turn_rules", "turn_state", "overlap", "barge_in", "speculation", "resuming"),
-        *("spoken_answer", "leading_silence", "loudness"),
+        *("spoken_answer", "leading_silence", "loudness", "waning"),
     ),
     # Rounding is judged by the engines that run it; the engines know nothing of it.
     ("quant",),

@@ -23,6 +23,7 @@ class CountingRecogniser:
         self.gate = threading.Event()
         self.gate.set()
         self.fails = False
+        self.concluded = 0
 
     def accept(self, samples: Float32) -> None:
         self.gate.wait()
@@ -40,6 +41,7 @@ class CountingRecogniser:
         return Transcript(self.text)
 
     def conclude(self) -> Transcript:
+        self.concluded += 1
         if self.fails:
             raise RuntimeError("no such tensor")
         return Transcript(self.text)
@@ -63,11 +65,12 @@ class Bench:
         self.recogniser = CountingRecogniser()
         self.events: list[Event] = []
         self.errors: list[Exception] = []
+        self.now_ms = 0.0
         self.listener = Listener(
             self.recogniser,
             LengthJudge(),
             self.events.append,
-            lambda: 0.0,
+            lambda: self.now_ms,
             self.errors.append,
         )
 
@@ -239,3 +242,70 @@ def test_a_recogniser_that_fails_still_answers_a_hold(bench: Bench) -> None:
     bench.settle()
     assert OverlapHeard(0.0, 1, "") in bench.events
     assert bench.errors
+
+
+def test_words_are_looked_for_at_the_first_silence_and_serve_for_the_pause(bench: Bench) -> None:
+    bench.listener.has_floor = True
+    bench.listener.speech_started(0, audio(1, 340))
+    bench.listener.note_quiet(False)
+    bench.listener.feed(audio(2, 40))
+    bench.listener.note_quiet(True)
+    bench.settle()
+    assert bench.events[-1] == PartialHeard(0.0, "1 2", "1 2")
+    bench.listener.feed(audio(0, 40))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "1 2")]
+    assert bench.recogniser.concluded == 1
+
+
+def test_words_that_were_looked_for_too_early_are_looked_for_again(bench: Bench) -> None:
+    bench.listener.has_floor = True
+    bench.listener.speech_started(0, audio(1, 340))
+    bench.listener.note_quiet(True)
+    bench.settle()
+    bench.listener.note_quiet(False)
+    bench.listener.feed(audio(2, 100))
+    bench.recogniser.gate.clear()
+    bench.listener.note_quiet(True)
+    bench.listener.note_quiet(False)
+    bench.listener.feed(audio(3, 40))
+    bench.recogniser.gate.set()
+    bench.settle()
+    assert bench.recogniser.concluded == 1, "the speech went on before it was come to"
+    bench.listener.note_quiet(True)
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "1 2 3")]
+
+
+def test_a_guess_that_speech_has_ended_does_not_answer_the_pause(bench: Bench) -> None:
+    bench.listener.has_floor = True
+    bench.listener.speech_started(0, audio(1, 340))
+    bench.listener.look_ahead()
+    bench.settle()
+    assert PartialHeard(0.0, "1", "1") in bench.events
+    bench.listener.feed(audio(2, 40))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "1 2")]
+
+
+def test_nothing_is_looked_for_over_the_agent_or_where_it_would_come_too_late(bench: Bench) -> None:
+    bench.listener.speech_started(0, audio(1, 340))
+    bench.listener.look_ahead()
+    bench.settle()
+    assert bench.recogniser.concluded == 0
+    bench.listener.has_floor = True
+
+    def slowly() -> Transcript:
+        bench.now_ms += 900.0
+        return Transcript("slow")
+
+    bench.recogniser.conclude = slowly  # type: ignore[method-assign]
+    bench.listener.look_ahead()
+    bench.settle()
+    assert bench.now_ms == 900.0
+    bench.listener.look_ahead()
+    bench.settle()
+    assert bench.now_ms == 900.0

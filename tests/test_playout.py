@@ -215,8 +215,35 @@ def test_a_clear_ends_a_hold() -> None:
     assert list(playout.pull(100)) == [10_000] * 100
 
 
+def test_what_has_not_left_the_speaker_can_be_played_otherwise() -> None:
+    playout = Playout()
+    playout.write(np.arange(1600, dtype=np.int16))
+    hour_ns = 3600 * 10**9
+    playout.pull(320, time.monotonic_ns() - 1)
+    playout.pull(320, time.monotonic_ns() + hour_ns)
+    playout.pull(320, time.monotonic_ns() + 2 * hour_ns)
+    assert playout.take_back() == 640
+    assert playout.played_samples() == 320
+    assert playout.pending_samples() == playout.queued_samples() == 1280
+    assert playout.excerpt(320, 640).tolist() == [0] * 640, "it is no reference for an echo"
+    assert playout.pull(1280).tolist() == list(range(320, 1600))
+    assert playout.take_back() == 0
+
+
+def test_of_a_block_that_is_leaving_only_the_rest_is_taken_back() -> None:
+    playout = Playout()
+    playout.write(np.arange(32_000, dtype=np.int16))
+    playout.pull(32_000, time.monotonic_ns() + 10**9)
+    taken = playout.take_back()
+    assert 0 < taken <= 16_000, "it takes a second until all has left"
+    assert playout.pull(1)[0] == 32_000 - taken
+
+
 @given(
-    st.lists(st.sampled_from(["write", "pull", "hold", "release", "clear", "duck"]), max_size=30)
+    st.lists(
+        st.sampled_from(["write", "pull", "ahead", "back", "hold", "release", "clear", "duck"]),
+        max_size=30,
+    )
 )
 def test_every_sample_is_played_pending_or_dropped_whatever_happens(steps: list[str]) -> None:
     playout = Playout()
@@ -227,6 +254,10 @@ def test_every_sample_is_played_pending_or_dropped_whatever_happens(steps: list[
             owed += 300
         elif step == "pull":
             playout.pull(130)
+        elif step == "ahead":
+            playout.pull(130, time.monotonic_ns() + 3600 * 10**9)
+        elif step == "back":
+            playout.take_back()
         elif step == "hold":
             playout.hold()
         elif step == "duck":
@@ -240,4 +271,5 @@ def test_every_sample_is_played_pending_or_dropped_whatever_happens(steps: list[
         assert playout.played_samples() + playout.pending_samples() == owed
     playout.release(loud(0))
     playout.pull(10_000)
+    playout.recall()
     assert playout.pending_samples() == 0

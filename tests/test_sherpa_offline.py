@@ -16,7 +16,7 @@ from speech import librivox, silence, spoken, word_errors
 
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.recogniser import load_recogniser
-from edgevoice.engines.sherpa_offline import OfflineRecogniser
+from edgevoice.engines.sherpa_offline import OfflineRecogniser, with_tail
 from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, build
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
@@ -253,3 +253,15 @@ def test_agreement_is_what_two_decodes_begin_with_alike() -> None:
     assert agreement.agree("Why?") == ""
     agreement.reset()
     assert agreement.agree("Why?") == ""
+
+
+def test_quiet_behind_an_utterance_is_said_on_and_sound_is_not() -> None:
+    random = np.random.default_rng(1)
+    loud = random.normal(0.0, 0.1, 8000).astype(np.float32)
+    quiet = random.normal(0.0, 0.001, 640).astype(np.float32)
+    heard = with_tail(np.concatenate((loud, quiet)), 0.003)
+    assert heard.size == 8640 + 1600
+    assert np.array_equal(heard[:8640], np.concatenate((loud, quiet)))
+    assert 0.0005 < heard[8640:].std() < 0.002
+    assert with_tail(loud, 0.003) is loud
+    assert with_tail(loud[:10], 0.3).size == 10

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevoice.completeness import combine, model_completeness, text_completeness
+from edgevoice.completeness import (
+    TRUST_IN_SOUND,
+    combine,
+    model_completeness,
+    text_completeness,
+)
 from edgevoice.echo_words import echo_similarity
 from edgevoice.errors import ConfigError
 from edgevoice.events import OverlapHeard
@@ -110,6 +115,17 @@ def test_both_witnesses_move_the_probability_their_way(one: float, other: float)
     for text in (0.05, 0.5, 0.8):
         assert combine(low, text) <= combine(high, text)
     assert combine(one, 0.05) < combine(one, 0.5) < combine(one, 0.8)
+
+
+def test_a_question_mark_does_not_finish_unfinished_words() -> None:
+    asked, cut = (
+        model_completeness(0.1, t, RULES.phrases) for t in ("Is it late?", "Is it late and?")
+    )
+    assert cut < 0.5 < asked
+    made_up = model_completeness(0.09, "What is it?", RULES.phrases)
+    assert combine(0.97, made_up, TRUST_IN_SOUND) < RULES.end_of_turn_threshold
+    whole = model_completeness(0.8, "What time is it?", RULES.phrases)
+    assert combine(0.5, whole, TRUST_IN_SOUND) > RULES.end_of_turn_threshold
 
 
 def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:

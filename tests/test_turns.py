@@ -211,7 +211,7 @@ def test_without_a_budget_nothing_is_prepared_ahead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "wait_ms"), [(0.0, 1143), (0.25, 725), (0.4, 440), (0.5, 250), (1.0, 250)]
+    ("probability", "wait_ms"), [(0.0, 1151), (0.25, 922), (0.4, 675), (0.5, 250), (1.0, 250)]
 )
 def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> None:
     talk = Conversation()

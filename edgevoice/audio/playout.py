@@ -44,7 +44,8 @@ class Playout:
         self._fading = 0  # samples at the head of the queue that are already ramped down
         self._pulled = 0
         self._left = 0
-        self._leaving: deque[tuple[int, int]] = deque()  # (leaves_ns, pulled by then)
+        # (leaves_ns, pulled by then, the samples as they were written)
+        self._leaving: deque[tuple[int, int, Int16]] = deque()
         self._recent = np.zeros(_REMEMBERED_SAMPLES, dtype=np.int16)
         self._given_out = 0  # pulled, silence included: the position after self._recent
         self._generation = 0
@@ -88,13 +89,14 @@ class Playout:
                 if len(part) < len(chunk):
                     self._chunks.appendleft(chunk[len(part) :])
             self._hold_tail = max(0, self._hold_tail - done)
+            written = out[:done].copy()
             self._shape(out[:done])
             self._queued -= done
             self._fading = max(0, self._fading - done)
             self._pulled += done
             self._settle()
             if leaves_ns and done:
-                self._leaving.append((leaves_ns, self._pulled))
+                self._leaving.append((leaves_ns, self._pulled, written))
             elif done:
                 self._left = self._pulled
                 self._leaving.clear()
@@ -242,15 +244,40 @@ class Playout:
         """
         with self._changed:
             self._settle()
-            recalled = self._pulled - self._left
-            self._pulled = self._left
-            self._leaving.clear()
-            if recalled:
-                unheard = min(recalled, _REMEMBERED_SAMPLES)
-                silence = np.zeros(unheard, dtype=np.int16)
-                self._recent = np.concatenate((silence, self._recent[:-unheard]))
-                self._given_out -= recalled
-            return recalled
+            return self._unpull()
+
+    def take_back(self) -> int:
+        """Do what :meth:`recall` does, and queue it again as it was written.
+
+        What of it has been heard by now is counted to the sample. During a hold, and while a
+        :meth:`clear` fades, nothing is taken back. Returns how many samples were.
+        """
+        with self._changed:
+            self._settle()
+            if self._held or self._fading or not self._leaving:
+                return 0
+            leaves_ns, until, _ = self._leaving[0]
+            left_ns = max(0, leaves_ns - time.monotonic_ns())
+            unheard = min(until - self._left, -(-left_ns * SAMPLE_RATE_HZ // 1_000_000_000))
+            self._left = until - unheard
+            written: Int16 = np.concatenate([samples for *_, samples in self._leaving])
+            count = self._unpull()
+            self._chunks.appendleft(written[written.size - count :])
+            self._queued += count
+            self._changed.notify_all()
+            return count
+
+    def _unpull(self) -> int:
+        """Forget what was pulled and has not left; return how many samples that were."""
+        recalled = self._pulled - self._left
+        self._pulled = self._left
+        self._leaving.clear()
+        if recalled:
+            unheard = min(recalled, _REMEMBERED_SAMPLES)
+            silence = np.zeros(unheard, dtype=np.int16)
+            self._recent = np.concatenate((silence, self._recent[:-unheard]))
+            self._given_out -= recalled
+        return recalled
 
     def close(self) -> None:
         """Release blocked writers; later writes are dropped."""

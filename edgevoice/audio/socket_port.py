@@ -23,8 +23,8 @@ from edgevoice.frames import SAMPLE_RATE_HZ, Frame, Int16, ms_to_samples
 CHUNK_MS = 20.0
 LEAST_LEAD_MS = 40.0
 MOST_LEAD_MS = 160.0
-"""Audio that a client may hold unplayed. A pause is not told to the client: it is heard when the
-client has played what it holds, so that is little, and grows where a busy machine sends late."""
+"""Audio that a client may hold unplayed: little, since a client that does not drop it when told to
+is heard that much longer; it grows where a busy machine sends late."""
 
 _LEAD_DECAY = 0.98
 """Of the extra lead, with each chunk that was sent in time: halved in 0.7 s."""
@@ -118,8 +118,8 @@ class SocketSink(PlayoutSink):
         least_lead_ms: float = LEAST_LEAD_MS,
         most_lead_ms: float = MOST_LEAD_MS,
     ) -> None:
-        # The client falls silent by itself on `clear`, so nothing is faded out on this side.
-        # A pause it is not told of, so that one fades here.
+        # The client falls silent by itself on `clear`, so nothing is faded out on this side. Before
+        # a pause it gets the last 5 ms again, faded.
         super().__init__(Playout(fade_ms=0.0))
         self._send = send
         self._send_clear = send_clear
@@ -128,10 +128,12 @@ class SocketSink(PlayoutSink):
         self._chunk_samples = ms_to_samples(CHUNK_MS)
         self._resampler: StreamResampler[Int16] = StreamResampler(SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
         self._filtering = False
+        self._gain = 1.0
         self._playing_until_ns = 0
         # Held while a chunk goes from the playout to the wire: a clear falls before or after it.
         self._order = threading.Lock()
         self._stopping = threading.Event()
+        self._taken_back = threading.Event()
         self._thread: threading.Thread | None = None
 
     def set_rate(self, rate_hz: int) -> None:
@@ -144,6 +146,35 @@ class SocketSink(PlayoutSink):
         self._thread = threading.Thread(target=self._pace, name="edgevoice-socket-out", daemon=True)
         self._thread.start()
 
+    def set_gain(self, gain: float) -> None:
+        """Play at ``gain`` from now on; quieter is heard at once, and louder a lead later."""
+        with self._order:
+            if gain < self._gain:
+                self._take_back()
+            self._gain = gain
+            self.playout.set_gain(gain)
+
+    def hold(self) -> int:
+        """Pause and keep what is queued, and what the client has not played."""
+        with self._order:
+            self._take_back()
+            return self.playout.hold()
+
+    def release(self, again: Int16) -> None:
+        """End a hold: play ``again``, then what was kept."""
+        with self._order:
+            self._gain = 1.0
+            self.playout.release(again)
+
+    def _take_back(self) -> None:
+        """Let the client drop what it has not played; it is sent again, otherwise or later."""
+        if self.playout.take_back():
+            self._playing_until_ns = 0
+            self._resampler.finish()
+            self._filtering = False
+            self._send_clear()
+            self._taken_back.set()
+
     def clear(self) -> int:
         """Drop what is unsent and tell the client to drop what it has not played.
 
@@ -151,6 +182,7 @@ class SocketSink(PlayoutSink):
         as played.
         """
         with self._order:
+            self._gain = 1.0
             dropped = self.playout.clear() + self.playout.recall()
             self._playing_until_ns = 0
             self._resampler.finish()
@@ -161,6 +193,7 @@ class SocketSink(PlayoutSink):
     def stop(self) -> None:
         """End sending; what is unsent is dropped."""
         self._stopping.set()
+        self._taken_back.set()
         self.playout.close()
         if self._thread is not None:
             self._thread.join()
@@ -176,9 +209,12 @@ class SocketSink(PlayoutSink):
                 continue
             ahead_ns = self._playing_until_ns - time.monotonic_ns() - self._lead_ns
             if ahead_ns > 0:
-                self._stopping.wait(ahead_ns / 1e9)
-                waited = True
+                waited = not self._taken_back.wait(ahead_ns / 1e9)
                 continue
+            if self._taken_back.is_set():
+                # The client plays nothing until it has what follows, which is late for no fault.
+                self._taken_back.clear()
+                waited = False
             if waited:
                 self._set_lead(late_ns=-ahead_ns)
                 waited = False

@@ -15,6 +15,9 @@ from edgevoice.frames import Float32
 from edgevoice.stages import Message
 
 MARKS = ".?!"
+_LEFT_OUT = MARKS + ",;:"
+"""Moonshine ends one whole turn in five with a comma."""
+
 Prompt = Callable[[Sequence[Message]], list[int]]
 """Templates messages into tokens, generation prompt included."""
 
@@ -22,7 +25,7 @@ Prompt = Callable[[Sequence[Message]], list[int]]
 def unmarked(messages: Sequence[Message]) -> list[Message]:
     """Return ``messages``, the last without its marks: whether one follows is the question."""
     *before, last = messages
-    return [*before, Message(last.role, last.content.rstrip().rstrip(MARKS))]
+    return [*before, Message(last.role, last.content.rstrip().rstrip(_LEFT_OUT))]
 
 
 def tail(prompt: Prompt) -> list[int]:

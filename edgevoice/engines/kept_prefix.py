@@ -115,7 +115,7 @@ class KeptPrefixConversation(ABC):
         if len(self._kept) < len(read):
             return None  # cancelled
         share = ending.probability(self._logits(), self._tail, self._vocabulary.tokenise)
-        return Ending(share, evaluated)
+        return Ending(share, evaluated, len(read))
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.

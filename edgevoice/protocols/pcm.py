@@ -27,7 +27,8 @@ Server to client, JSON objects in text messages; ``at_ms`` counts from the sessi
 ``{"type": "transcript", "role": "user"|"agent", "text": ..., "final": ..., "interrupted": ...}``
     Final agent text is what was heard of the answer.
 ``{"type": "clear"}``
-    Drop the audio that came before this message and has not been played: the interruption is sure.
+    Drop the audio that came before this message and has not been played. It comes when the agent is
+    interrupted, and also when it pauses or is turned down: what was not played then comes again.
 ``{"type": "metrics", "turn": 1, "spans_ms": {"endpoint": 262.0, ...}, "speculation": {...}}``
     Milliseconds after the end of the user's speech; the names are those of
     :data:`edgevoice.latency.MARKS`. Work done ahead in this session and how much of it was wasted;
