@@ -10,25 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edgevoice.engines import gguf_file
 from edgevoice.engines.gguf_file import GgufTensor
 from edgevoice.errors import ArtifactError
-from edgevoice.quant import ggml
+from edgevoice.quant import block_damage, ggml
+from edgevoice.quant.block_damage import WRONG
 from edgevoice.quant.ggml import Float32
 
 BLOCK = 32
 """Weights that share a scale in most of ggml's types; the others' blocks are multiples of it."""
 
-WRONG = 1.2
-"""Error of a block, relative to its own norm, from which on it cannot come from rounding: weights
-of another place make 1.4. The importance matrix lets a block give up columns that do not matter;
-the worst of SmolLM2-135M's 4.2 million blocks was 0.16 in stock Q4_K_M, 0.36 with the matrix, 0.54
-in Q4_0 and 0.87 in IQ4_NL with it."""
-
-_FLAT = 1e-3  # share of its variance below which a block has lost its scale
-_LOUD = 0.5  # blocks quieter than this share of their tensor's mean may round to nothing
 _CHUNK = 1 << 20
 
 
@@ -91,22 +82,14 @@ def _drift(first: Path, tensor: GgufTensor, second: Path, other: GgufTensor) -> 
         second, other
     ):
         return Drift(0.0, 0.0, 0, -(-tensor.elements // BLOCK))
-    norms, offs, flats = [], [], []
+    parts = []
     pairs = zip(_chunks(first, tensor), _chunks(second, other), strict=True)
     for weights, written in pairs:
         # A tensor that is not written in blocks is looked at in shares of a like size.
         width = BLOCK if weights.size % BLOCK == 0 else weights.size
-        rows, other_rows = weights.reshape(-1, width), written.reshape(-1, width)
-        norms.append((rows**2).sum(axis=1))
-        offs.append(((rows - other_rows) ** 2).sum(axis=1))
-        flats.append(other_rows.var(axis=1) < _FLAT * rows.var(axis=1))
-    norm, off, flat = map(np.concatenate, (norms, offs, flats))
-    loud = norm >= _LOUD**2 * norm.mean()
-    relative = np.sqrt(off[loud] / np.maximum(norm[loud], 1e-30))
-    # NaN is damage too, and compares with nothing.
-    lost = int((~(relative < WRONG) | flat[loud]).sum())
-    whole = float(np.sqrt(off.sum(dtype=np.float64) / max(norm.sum(dtype=np.float64), 1e-30)))
-    return Drift(whole, float(relative.max()), lost, len(norm))
+        parts.append(block_damage.sums(weights.reshape(-1, width), written.reshape(-1, width)))
+    sums = block_damage.joined(parts)
+    return Drift(sums.error, sums.worst, sums.lost, len(sums.norm))
 
 
 def _chunks(path: Path, tensor: GgufTensor) -> Iterator[Float32]:

@@ -178,7 +178,7 @@ def test_blocks_are_widened_as_the_runtime_does(bits: int, symmetric: bool) -> N
     (drift,) = onnx_drift.drifts(float_model, rounded)
     assert (drift.name, drift.elements) == ("w", 96 * 64)
     assert 0 < drift.error < (0.15 if bits == 4 else 0.01)
-    assert 0.1 < drift.excess < 1.5
+    assert 0.1 < drift.excess < 1.1
 
 
 def test_a_block_of_four_bits_that_lost_its_scale_is_damage() -> None:
@@ -190,7 +190,7 @@ def test_a_block_of_four_bits_that_lost_its_scale_is_damage() -> None:
     values.reshape(-1)[7] = 0.0
     scales.CopyFrom(numpy_helper.from_array(values, scales.name))
     (drift,) = onnx_drift.drifts(product(), rounded)
-    assert drift.excess > 5
+    assert drift.excess == np.inf
 
 
 def test_columns_are_widened_as_the_runtime_does() -> None:
