@@ -148,10 +148,10 @@ def choose(resolved: Resolved, name: str) -> Family:
             + " or ".join(inside)
         )
     if not found:
-        wanted = "; ".join(f"{n}: {family.load(n).takes}" for n in family.MODULES)
         raise ArtifactError(
-            f"{resolved.spec}{_architecture(resolved.path)}: no family recognises it; they look "
-            f"for {wanted}; --family chooses"
+            f"{resolved.spec}{_architecture(resolved.path)}: no family recognises it; known: "
+            f"{', '.join(family.MODULES)}; `edgevoice export list` says what each takes, --family "
+            "chooses"
         )
     return found[0]
 

@@ -64,7 +64,7 @@ def test_weights_that_nobody_recognises_truncated_or_of_another_architecture(
     (tmp_path / "other").mkdir()
     code, _, err = export(tmp_path / "other")
     assert code == 2
-    assert "they look for tiny: a folder with tiny.safetensors" in one_line(err)
+    assert "no family recognises it; known: tiny; `edgevoice export list`" in one_line(err)
     (tmp_path / "other" / "config.json").write_text('{"architectures": ["FooForBar"]}')
     assert "other (FooForBar): no family recognises it" in export(tmp_path / "other")[2]
     weights = source / tiny_family.WEIGHTS

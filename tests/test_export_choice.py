@@ -32,5 +32,5 @@ def test_a_source_with_a_model_inside_says_what_to_name(
 
 def test_a_source_with_nothing_inside_lists_what_families_look_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match="they look for piper: a Piper voice"):
+    with pytest.raises(ArtifactError, match="no family recognises it; known: piper, kokoro"):
         plan.choose(resolved("./thing", tmp_path), "")
