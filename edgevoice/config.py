@@ -133,7 +133,8 @@ def _value(kind: Any, value: Any, limits: types.MappingProxyType[Any, Any], wher
 
 
 def _texts(value: Any, choices: tuple[str, ...], where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    # Settings that were read before have tuples.
+    if not isinstance(value, list | tuple) or not all(isinstance(t, str) for t in value):
         raise ConfigError(f"{where} = {value!r}: must be a list of texts in quotes")
     for text in value:
         if choices and text not in choices:

@@ -22,6 +22,7 @@ in Q4_0 and 0.87 in IQ4_NL with it."""
 
 _FLAT = 1e-3  # share of its variance below which a block has lost its scale
 _LOUD = 0.5  # blocks quieter than this share of their tensor's mean may round to nothing
+_HOLDS_SOMETHING = 0.01  # share of the tensor's mean below which a float16 scale may be no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,14 @@ class BlockSums:
         norm: Of the squares of the float weights.
         off: Of the squares of the differences.
         flat: Whether the written block has lost nearly all its variance.
+        together: Neighbouring blocks whose scales share a scale. A quiet one among them may round
+            to nothing; all of them may not.
     """
 
     norm: Floats
     off: Floats
     flat: NDArray[np.bool_]
+    together: int = 1
 
     @property
     def error(self) -> float:
@@ -52,8 +56,20 @@ class BlockSums:
     @property
     def lost(self) -> int:
         """Number of blocks that have gone flat, or are off by :data:`WRONG` or more."""
+        lost = self.flat & self._loud | self._flat_together
         # NaN is damage too, and compares with nothing.
-        return int((~(self._relative < WRONG) | self.flat[self._loud]).sum())
+        lost[self._loud] |= ~(self._relative < WRONG)
+        return int(lost.sum())
+
+    @property
+    def _flat_together(self) -> NDArray[np.bool_]:
+        """Which blocks have gone flat together with all that share their scale."""
+        if self.flat.size % self.together:
+            return np.zeros_like(self.flat)
+        groups = self.norm.reshape(-1, self.together).mean(axis=1)
+        gone = self.flat.reshape(-1, self.together).all(axis=1)
+        gone &= groups >= _HOLDS_SOMETHING**2 * self.norm.mean()
+        return np.repeat(gone, self.together)
 
     @property
     def _loud(self) -> NDArray[np.bool_]:
@@ -76,10 +92,11 @@ def sums(weights: Floats, written: Floats) -> BlockSums:
     )
 
 
-def joined(parts: Sequence[BlockSums]) -> BlockSums:
-    """Return the sums of a tensor that was read in parts."""
+def joined(parts: Sequence[BlockSums], together: int) -> BlockSums:
+    """Return the sums of a tensor that was read in parts; see :class:`BlockSums`."""
     return BlockSums(
         np.concatenate([p.norm for p in parts]),
         np.concatenate([p.off for p in parts]),
         np.concatenate([p.flat for p in parts]),
+        together,
     )

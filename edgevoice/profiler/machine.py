@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -48,8 +49,8 @@ def models(settings: Settings, store: Store) -> dict[str, Any]:
 
 
 def chosen(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    """Return the settings that the figures depend on, without addresses of servers."""
-    sections = asdict(settings)
+    """Return the settings that the figures depend on, as JSON; without addresses of servers."""
+    sections = json.loads(json.dumps(asdict(settings)))  # whose lists are no tuples
     kept = ("vad", "recogniser", "end_of_turn", "language_model", "speech", "turns", "audio")
     private = ("endpoint", "api_key_env", "input_device", "output_device")
     return {
