@@ -19,7 +19,8 @@ import pytest
 from bundles import STAGES, Maker, tiny_settings, write_store, write_wheels
 
 from edgevoice import config
-from edgevoice.devices import bundle, bundle_archive, bundle_command
+from edgevoice.commands import devices_bundle
+from edgevoice.devices import bundle, bundle_archive
 from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_archive import Member
 from edgevoice.devices.bundle_wheels import Target, _reason, fetch_wheels, pack_own_wheel
@@ -221,8 +222,8 @@ def test_a_missing_llama_says_how_it_is_made() -> None:
 
 def planned(*options: str) -> BundlePlan:
     parser = argparse.ArgumentParser()
-    bundle_command.add_arguments(parser)
-    return bundle_command.plan_of(parser.parse_args([*options, "--out", "b.tar.gz"]))
+    devices_bundle.add_arguments(parser)
+    return devices_bundle.plan_of(parser.parse_args([*options, "--out", "b.tar.gz"]))
 
 
 def test_the_device_is_told_what_was_chosen_and_its_profile(tmp_path: Path) -> None:
@@ -247,9 +248,9 @@ def test_models_that_are_too_large_for_the_device_are_warned_of(
     small = tmp_path / "small.toml"
     small.write_text('inherits = "raspberry-pi-4"\nmemory_mb = 256\nmemory_budget_mb = 128\n')
     plan = replace(planned(str(small)), settings=settings)
-    (said,) = bundle_command.misfits(plan, load_profile(str(small)), store)
+    (said,) = devices_bundle.misfits(plan, load_profile(str(small)), store)
     assert said.startswith("memory_budget_mb: ")
-    assert bundle_command.misfits(plan, load_profile("raspberry-pi-5"), store) == ()
+    assert devices_bundle.misfits(plan, load_profile("raspberry-pi-5"), store) == ()
 
 
 def test_a_profile_of_ones_own_goes_along(maker: Maker, tmp_path: Path) -> None:

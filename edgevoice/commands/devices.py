@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice import catalogue
+from edgevoice.commands import devices_bundle
 from edgevoice.commands.printing import print_json, print_table
-from edgevoice.devices import bundle_command
 from edgevoice.devices import profile as profiles
 from edgevoice.devices.detect import Machine, Suggestion, detect, suggest
 from edgevoice.devices.fit import Fit, Need, fit_artifact, fit_bundle, needs, of_machine
@@ -79,10 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fit.set_defaults(act=_fit)
     bundle = actions.add_parser(
-        "bundle", help=bundle_command.HELP, description=bundle_command.__doc__
+        "bundle", help=devices_bundle.HELP, description=devices_bundle.__doc__
     )
-    bundle_command.add_arguments(bundle)
-    bundle.set_defaults(act=bundle_command.run)
+    devices_bundle.add_arguments(bundle)
+    bundle.set_defaults(act=devices_bundle.run)
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 from edgevoice import config
+from edgevoice.commands.printing import print_json
 from edgevoice.devices import bundle
 from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_wheels import Target
@@ -79,7 +79,7 @@ def run(parsed: argparse.Namespace) -> int:
         say(f"edgevoice: warning: {problem}")
     made = bundle.make(plan, Store.default(), parsed.out, meter_for_stderr())
     if parsed.json:
-        print(json.dumps(made.contents, indent=2, ensure_ascii=False))
+        print_json(made.contents)
     else:
         print(
             f"wrote {made.path}: {made.size_bytes / _MB:.0f} MB, {made.installed_mb} MiB installed"
