@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edgevoice import config
-from edgevoice.devices import defaults
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_OK
 from edgevoice.settings import Settings
 
@@ -18,17 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = actions.add_parser("show", help="print the settings in force as TOML")
     show.add_argument("--defaults", action="store_true", help="print the defaults instead")
-    show.add_argument(
-        "--device",
-        default="",
-        metavar="PROFILE",
-        help="device profile whose threads and audio port are used where you set none "
-        "(default: device.profile)",
-    )
-    show.add_argument("--config", type=Path, metavar="FILE", help="configuration to show")
-    show.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
-    )
+    settings_options.add_all(show, config="configuration to show")
     show.set_defaults(act=_show)
     check = actions.add_parser("check", help="say whether a file can be used")
     check.add_argument("file", type=Path, metavar="FILE")
@@ -46,7 +36,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.defaults:
         settings = config.override(Settings(), options.set)
     else:
-        settings = defaults.load(options.config, options.set, options.device)
+        settings = settings_options.read(options)
     print(config.to_toml(settings), end="")
     return EXIT_OK
 

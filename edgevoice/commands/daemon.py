@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice import config, runfile
-from edgevoice.devices import defaults
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, DaemonError
 from edgevoice.read_ahead import read_ahead
 from edgevoice.settings import Settings
@@ -38,38 +38,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--port", type=int, help="0 picks a free one (default: daemon.port)")
     serve.add_argument("--host", help="address to bind (default: daemon.host)")
     serve.add_argument(
-        "--device",
-        default="",
-        metavar="PROFILE",
-        help="device profile whose threads and audio port are used where you set none "
-        "(default: device.profile)",
-    )
-    serve.add_argument(
         "--record",
         type=Path,
         metavar="DIR",
         help="keep each session's voices, events and evidence in a folder of DIR",
     )
+    settings_options.add_all(serve)
     status = actions.add_parser("status", help="how the running daemon is")
     status.add_argument("--json", action="store_true", help="one JSON object")
     stop = actions.add_parser("stop", help="end the running daemon")
     for action in (status, stop):
         action.add_argument("--port", type=int, help="which daemon, where several run")
-    for action in (serve, status, stop):
-        action.add_argument("--config", type=Path, help="TOML file with settings")
-        action.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="SECTION.KEY=VALUE",
-            help="override one setting; may be repeated",
-        )
+        settings_options.add_config(action)
+        settings_options.add_set(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen action."""
     if arguments.action == "run":
-        return _run(arguments, defaults.load(arguments.config, arguments.set, arguments.device))
+        return _run(arguments, settings_options.read(arguments))
     settings = config.override(config.load(arguments.config), arguments.set)
     match arguments.action:
         case "status":

@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from edgevoice import config
+from edgevoice.commands import settings_options
 from edgevoice.commands.printing import print_json
 from edgevoice.devices import bundle
 from edgevoice.devices.bundle import BundlePlan
@@ -55,20 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out espeak-ng (GPL-3.0); the device then needs libespeak-ng1",
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the configuration that goes along, and so the models "
+    settings_options.add_config(
+        parser,
+        "the configuration that goes along, and so the models "
         "(default: edgevoice's defaults; the profile fills what it leaves open)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting of it; may be repeated",
-    )
+    settings_options.add_set(parser, "change one setting of it; may be repeated")
     parser.add_argument("--json", action="store_true", help="print what is in the bundle as JSON")
 
 

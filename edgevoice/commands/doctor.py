@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
-from edgevoice.devices import defaults
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK
 
 HELP = "check what a conversation needs"
@@ -20,10 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--quick", action="store_true", help="do not load the engines")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to check with")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
-    )
+    settings_options.add_config(parser, "configuration to check with")
+    settings_options.add_set(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice import doctor
     from edgevoice.store import Store
 
-    settings = defaults.load(options.config, options.set)
+    settings = settings_options.read(options)
     checks = []
     for check in doctor.examine(settings, Store.default(), quick=options.quick):
         checks.append(check)

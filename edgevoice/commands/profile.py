@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 from edgevoice.settings import Settings
 
@@ -28,21 +29,12 @@ _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options, and `compare`."""
     parser.set_defaults(act=_measure)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to use")
+    settings_options.add_config(parser)
     parser.add_argument("--bundle", metavar="NAME", help="measure this bundle's models")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be repeated",
-    )
-    parser.add_argument(
-        "--device",
-        default="",
-        metavar="PROFILE",
-        help="device profile whose threads are used where you set none, and whose budgets must be "
-        "kept (default: device.profile)",
+    settings_options.add_set(parser)
+    settings_options.add_device(
+        parser,
+        "device profile whose threads are used where you set none, and whose budgets must be kept",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, for `compare`")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import config
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_OK
 from edgevoice.settings import Settings
 
@@ -28,12 +29,8 @@ _HEARING = ("vad", "recogniser", "end_of_turn")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="one recording of --record DIR")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting of the recording, for example turns.barge_in_ms=200",
+    settings_options.add_set(
+        parser, "change one setting of the recording, for example turns.barge_in_ms=200"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import config
-from edgevoice.devices import defaults
+from edgevoice.commands import settings_options
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
 from edgevoice.settings import SpeechSettings
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speaker", type=int, help="speaker number of a voice with several")
     parser.add_argument("--engine", help="auto, onnx or sherpa")
     parser.add_argument("--threads", type=int, help="threads of the synthesis")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="settings to start from")
+    settings_options.add_config(parser, "settings to start from")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
 
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> SpeechSettings:
     """Return [speech] with the options laid over it, checked as the file's keys are."""
-    base = defaults.load(arguments.config).speech
+    base = settings_options.read(arguments).speech
     given = {
         "model": arguments.voice,
         "speed": arguments.speed,

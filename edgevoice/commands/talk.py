@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import host
+from edgevoice.commands import settings_options
 from edgevoice.console import Console, spans_table
-from edgevoice.devices import defaults
 from edgevoice.errors import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -70,26 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep both voices, events and evidence in a folder of DIR, for `edgevoice replay`",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.add_argument(
-        "--device",
-        default="",
-        metavar="PROFILE",
-        help="device profile whose threads and audio port are used where you set none "
-        "(default: device.profile)",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to use")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be repeated",
-    )
+    settings_options.add_all(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Hold the conversation; 1 when a recorded question got no answer."""
-    settings = defaults.load(options.config, options.set, options.device)
+    settings = settings_options.read(options)
     read_ahead(settings)  # before the imports that wait for the disk
     console = Console(sys.stderr if options.json else sys.stdout)
     # Everything that can be wrong with what was asked for is said before seconds of loading.
