@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import tiny_family
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgevoice import catalogue, cli, host
+from edgevoice import catalogue, host
 from edgevoice.devices.fit import need_of_manifest
 from edgevoice.devices.profile import load_profile
 from edgevoice.export import plan, recorded, source
@@ -33,30 +32,16 @@ VNNI = 'inherits = "x86-64"\ncpu_features = ["avx2", "fma", "f16c", "avx_vnni"]\
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path / "home"))
+def store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The exporter's, with a folder for the test's own profiles."""
     monkeypatch.setenv("EDGEVOICE_CONFIG", str(tmp_path / "edgevoice.toml"))
     (tmp_path / "devices").mkdir()
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    with tiny_family.registered():
-        yield Store.default()
+    return store
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     return tiny_family.write_source(tmp_path / "tiny model")
-
-
-@pytest.fixture
-def export(store: Store, capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.main(["export", *map(str, arguments)])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def largest(model: Path, name: str = "hidden") -> int:
