@@ -87,10 +87,9 @@ def tiny_settings() -> Settings:
 class Maker:
     """Makes bundles of the tiny models and wheels."""
 
-    def __init__(self, store: Store, wheels: Path, settings: Settings, folder: Path) -> None:
+    def __init__(self, store: Store, wheels: Path, folder: Path) -> None:
         self._store = store
         self._wheels = wheels
-        self._settings = settings
         self.folder = folder
         self.extras: Sequence[str] = ()
 
@@ -110,7 +109,7 @@ class Maker:
         plan = BundlePlan(
             "here",
             target or Target(HERE, PYTHON),
-            settings or self._settings,
+            settings or tiny_settings(),
             chosen={("speech", "model")},
             own_profile=own_profile,
         )

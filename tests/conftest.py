@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bundles import Maker, write_store, write_wheels
 from pulse import PulseServer
 
 from edgevoice import cli
@@ -56,6 +57,24 @@ def export(store: Store, capfd: pytest.CaptureFixture[str]) -> Callable[..., tup
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of wheels that a bundle of tiny models is made with; for reading."""
+    return write_wheels(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Store with a tiny artifact of every stage; for reading."""
+    return write_store(tmp_path_factory.mktemp("store") / "models")
+
+
+@pytest.fixture
+def maker(tiny_store: Store, tiny_wheels: Path, tmp_path: Path) -> Maker:
+    """Maker of bundles below the test's own folder."""
+    return Maker(tiny_store, tiny_wheels, tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bundles import STAGES, Maker, tiny_settings, write_store, write_wheels
+from bundles import STAGES, Maker, tiny_settings
 
 from edgevoice import config
 from edgevoice.commands import devices_bundle
@@ -26,28 +26,7 @@ from edgevoice.devices.bundle_archive import Member
 from edgevoice.devices.bundle_wheels import Target, _reason, fetch_wheels, pack_own_wheel
 from edgevoice.devices.profile import load_profile
 from edgevoice.errors import ArtifactError, ConfigError, FetchError, MissingDependencyError
-from edgevoice.settings import Settings
 from edgevoice.store import Store
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wheels(tmp_path_factory.mktemp("wheels"))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return write_store(tmp_path_factory.mktemp("store") / "models")
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return tiny_settings()
-
-
-@pytest.fixture
-def maker(store: Store, wheels: Path, settings: Settings, tmp_path: Path) -> Maker:
-    return Maker(store, wheels, settings, tmp_path)
 
 
 def test_a_bundle_lists_and_hashes_everything(maker: Maker) -> None:
@@ -85,26 +64,24 @@ def test_zstd_holds_the_same(maker: Maker) -> None:
     assert (maker.folder / made.folder / "install.sh").stat().st_mode & 0o111
 
 
-def test_a_model_named_by_its_folder_goes_along_by_name(
-    maker: Maker, store: Store, settings: Settings
-) -> None:
-    folder = store.root / "tiny-speech"
-    made = maker.make(settings=config.override(settings, [f"speech.model={folder}"]))
+def test_a_model_named_by_its_folder_goes_along_by_name(maker: Maker, tiny_store: Store) -> None:
+    folder = tiny_store.root / "tiny-speech"
+    made = maker.make(settings=config.override(tiny_settings(), [f"speech.model={folder}"]))
     unpacked = maker.unpack(made)
     assert (unpacked / "models" / "tiny-speech" / "weights.bin").is_file()
     assert config.load(unpacked / "edgevoice.toml").speech.model == "tiny-speech"
 
 
 def test_a_damaged_or_missing_model_ends_it(
-    maker: Maker, settings: Settings, wheels: Path, tmp_path: Path, store: Store
+    maker: Maker, tiny_wheels: Path, tmp_path: Path, tiny_store: Store
 ) -> None:
-    shutil.copytree(store.root, tmp_path / "models")
-    damaged = Maker(Store(tmp_path / "models"), wheels, settings, tmp_path)
+    shutil.copytree(tiny_store.root, tmp_path / "models")
+    damaged = Maker(Store(tmp_path / "models"), tiny_wheels, tmp_path)
     (tmp_path / "models" / "tiny-vad" / "weights.bin").write_bytes(b"vad" * 9_999 + b"VAD")
     with pytest.raises(ArtifactError, match=r"tiny-vad: weights\.bin: sha256 .* models pull"):
         damaged.make()
     with pytest.raises(ArtifactError, match="no artifact 'absent'"):
-        maker.make(settings=config.override(settings, ["vad.model=absent"]))
+        maker.make(settings=config.override(tiny_settings(), ["vad.model=absent"]))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["models"]
 
 
@@ -243,14 +220,14 @@ def test_the_device_is_told_what_was_chosen_and_its_profile(tmp_path: Path) -> N
 
 
 def test_models_that_are_too_large_for_the_device_are_warned_of(
-    store: Store, settings: Settings, tmp_path: Path
+    tiny_store: Store, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.toml"
     small.write_text('inherits = "raspberry-pi-4"\nmemory_mb = 256\nmemory_budget_mb = 128\n')
-    plan = replace(planned(str(small)), settings=settings)
-    (said,) = devices_bundle.misfits(plan, load_profile(str(small)), store)
+    plan = replace(planned(str(small)), settings=tiny_settings())
+    (said,) = devices_bundle.misfits(plan, load_profile(str(small)), tiny_store)
     assert said.startswith("memory_budget_mb: ")
-    assert devices_bundle.misfits(plan, load_profile("raspberry-pi-5"), store) == ()
+    assert devices_bundle.misfits(plan, load_profile("raspberry-pi-5"), tiny_store) == ()
 
 
 def test_a_profile_of_ones_own_goes_along(maker: Maker, tmp_path: Path) -> None:

@@ -9,34 +9,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import HERE, PYTHON, Maker, tiny_settings, write_store, write_wheels
+from bundles import HERE, PYTHON, Maker
 
 from edgevoice.devices import bundle
 from edgevoice.devices.bundle_wheels import Target
-from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wheels(tmp_path_factory.mktemp("wheels"))
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return write_store(tmp_path_factory.mktemp("store") / "models")
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return tiny_settings()
-
-
-@pytest.fixture
-def maker(store: Store, wheels: Path, settings: Settings, tmp_path: Path) -> Maker:
-    return Maker(store, wheels, settings, tmp_path)
 
 
 def install(folder: Path, *options: str, script: str = "install.sh") -> Done:
@@ -113,14 +92,12 @@ def test_a_damaged_file_is_named(maker: Maker) -> None:
     assert not (folder.parent / "app").exists()
 
 
-def test_what_fails_half_way_leaves_nothing(
-    store: Store, settings: Settings, tmp_path: Path
-) -> None:
+def test_what_fails_half_way_leaves_nothing(tiny_store: Store, tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "pip-9-py3-none-any.whl", "w") as wheel:
         wheel.writestr("pip/__init__.py", "")
         wheel.writestr("pip/__main__.py", "raise SystemExit('the disk is full')")
-    maker = Maker(store, tmp_path / "wheels", settings, tmp_path)
+    maker = Maker(tiny_store, tmp_path / "wheels", tmp_path)
     folder = maker.unpack(maker.make())
     done = install(folder, *places(folder))
     assert done.returncode != 0
