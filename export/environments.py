@@ -14,13 +14,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
 from edgevoice.errors import MissingDependencyError
+from edgevoice.export.child_lines import listen
 from edgevoice.progress import Meter, silent
 
 _READY = "ready"
@@ -67,26 +68,15 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "PYTHONNOUSERSITE": "1"}
 
 
-def _run(command: list[str], name: str, advance: object) -> None:
+def _run(command: Sequence[str], name: str, advance: Callable[[int], object]) -> None:
     said: list[str] = []
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**clean_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"},
-    ) as child:
-        assert child.stdout and callable(advance)
-        try:
-            for line in child.stdout:
-                said.append(line.strip())
-                advance(1)
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
+
+    def hear(line: str) -> None:
+        said.append(line)
+        advance(1)
+
+    variables = {**clean_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    if listen(command, variables, hear, errors=subprocess.STDOUT):
         errors = [line for line in said if line.startswith("ERROR")] or [s for s in said if s]
         # pip's first error is the cause, the later ones are what follows from it.
         reason = errors[0].removeprefix("ERROR: ")[:300] if errors else "it says nothing"

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edgevoice import host
 from edgevoice.devices.socs import Soc
 from edgevoice.engines.probe import ending
 from edgevoice.errors import ConfigError, ExportError, MissingDependencyError
+from edgevoice.export.child_lines import listen
 from edgevoice.export.environments import clean_environment, environment
 from edgevoice.progress import Meter, silent
 
@@ -137,28 +137,18 @@ def _run(
     command = [str(python), "-P", str(Path(__file__).with_name(_PROGRAM)), *words]
     command += ["--soc-model", str(soc.soc_model)]
     last = ""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        env=clean_environment(),
-    ) as child:
-        assert child.stdout
-        try:
-            for line in child.stdout:
-                last = line.strip() or last
-                if last.endswith(" s"):
-                    advance(1)
-        except BaseException:
-            child.kill()
-            raise
+
+    def hear(line: str) -> None:
+        nonlocal last
+        last = line or last
+        if last.endswith(" s"):
+            advance(1)
+
+    status = listen(command, clean_environment(), hear)
     try:
         said = json.loads(last)
     except ValueError:
-        said = {"error": f"it {ending(child.returncode)}", "operators": []}
+        said = {"error": f"it {ending(status)}", "operators": []}
     if "error" in said:
         raise ExportError(refusal(soc, str(said["error"]), said.get("operators", [])))
     return dict(said)
