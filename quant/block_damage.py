@@ -33,14 +33,11 @@ class BlockSums:
         norm: Of the squares of the float weights.
         off: Of the squares of the differences.
         flat: Whether the written block has lost nearly all its variance.
-        together: Neighbouring blocks whose scales share a scale. A quiet one among them may round
-            to nothing; all of them may not.
     """
 
     norm: Floats
     off: Floats
     flat: NDArray[np.bool_]
-    together: int = 1
 
     @property
     def error(self) -> float:
@@ -53,23 +50,26 @@ class BlockSums:
         """The same of the worst block, those aside that hold next to nothing."""
         return float(self._relative.max())
 
-    @property
-    def lost(self) -> int:
-        """Number of blocks that have gone flat, or are off by :data:`WRONG` or more."""
-        lost = self.flat & self._loud | self._flat_together
+    def lost(self, together: int = 1) -> int:
+        """Return how many blocks have gone flat, or are off by :data:`WRONG` or more.
+
+        Args:
+            together: Neighbouring blocks whose scales share a scale. A quiet one among them may
+                round to nothing; all of them may not.
+        """
+        lost = self.flat & self._loud | self._flat_together(together)
         # NaN is damage too, and compares with nothing.
         lost[self._loud] |= ~(self._relative < WRONG)
         return int(lost.sum())
 
-    @property
-    def _flat_together(self) -> NDArray[np.bool_]:
-        """Which blocks have gone flat together with all that share their scale."""
-        if self.flat.size % self.together:
+    def _flat_together(self, together: int) -> NDArray[np.bool_]:
+        """Which blocks have gone flat with all that share their scale."""
+        if self.flat.size % together:
             return np.zeros_like(self.flat)
-        groups = self.norm.reshape(-1, self.together).mean(axis=1)
-        gone = self.flat.reshape(-1, self.together).all(axis=1)
+        groups = self.norm.reshape(-1, together).mean(axis=1)
+        gone = self.flat.reshape(-1, together).all(axis=1)
         gone &= groups >= _HOLDS_SOMETHING**2 * self.norm.mean()
-        return np.repeat(gone, self.together)
+        return np.repeat(gone, together)
 
     @property
     def _loud(self) -> NDArray[np.bool_]:
@@ -92,11 +92,10 @@ def sums(weights: Floats, written: Floats) -> BlockSums:
     )
 
 
-def joined(parts: Sequence[BlockSums], together: int) -> BlockSums:
-    """Return the sums of a tensor that was read in parts; see :class:`BlockSums`."""
+def joined(parts: Sequence[BlockSums]) -> BlockSums:
+    """Return the sums of a tensor that was read in parts."""
     return BlockSums(
         np.concatenate([p.norm for p in parts]),
         np.concatenate([p.off for p in parts]),
         np.concatenate([p.flat for p in parts]),
-        together,
     )

@@ -88,9 +88,10 @@ def _drift(first: Path, tensor: GgufTensor, second: Path, other: GgufTensor) -> 
         # A tensor that is not written in blocks is looked at in shares of a like size.
         width = BLOCK if weights.size % BLOCK == 0 else weights.size
         parts.append(block_damage.sums(weights.reshape(-1, width), written.reshape(-1, width)))
+    sums = block_damage.joined(parts)
     # The K types have a scale for 256 weights, which the scales of 32 or 16 are parts of.
-    sums = block_damage.joined(parts, max(1, gguf_file.TYPES[other.type].block // BLOCK))
-    return Drift(sums.error, sums.worst, sums.lost, len(sums.norm))
+    together = max(1, gguf_file.TYPES[other.type].block // BLOCK)
+    return Drift(sums.error, sums.worst, sums.lost(together), len(sums.norm))
 
 
 def _chunks(path: Path, tensor: GgufTensor) -> Iterator[Float32]:

@@ -106,7 +106,7 @@ def _drifts(source: _Weights, found: _Weights) -> Iterator[Drift]:
         loud = largest > _QUIET * largest.max()
         excess = float(np.sqrt((wrong[loud] / rounding[loud]).max()))
         rows = after.range_rows
-        if rows and block_damage.sums(_blocks(wanted, rows), _blocks(got, rows)).lost:
+        if rows and block_damage.sums(_blocks(wanted, rows), _blocks(got, rows)).lost():
             excess = math.inf
         yield Drift(
             name,
