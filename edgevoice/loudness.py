@@ -21,6 +21,11 @@ _NEWEST = 0.3
 _REMEMBERED_FRAMES = 3000
 
 
+def power_of(samples: Float32) -> float:
+    """Return the mean square of a frame: float32, 1.0 at full scale."""
+    return float(np.mean(np.square(samples)))
+
+
 class Loudness:
     """One conversation's."""
 
@@ -30,9 +35,9 @@ class Loudness:
         self._speaking = False
         self._usual_db: float | None = None
 
-    def hear(self, samples: Float32, *, in_speech: bool) -> None:
-        """Take the next frame; ``in_speech``: the VAD hears speech, or suspects it."""
-        power = float(np.mean(np.square(samples)))
+    def hear(self, power: float, *, in_speech: bool) -> None:
+        """Take the next frame's :func:`power_of`; ``in_speech``: the VAD hears speech, or suspects
+        it."""
         if in_speech and not self._speaking:
             # The VAD knows a window late.
             self._powers = self._before[-3:]

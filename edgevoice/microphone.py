@@ -31,7 +31,7 @@ from edgevoice.frames import (
     to_float32,
 )
 from edgevoice.listening import Listener
-from edgevoice.loudness import Loudness
+from edgevoice.loudness import Loudness, power_of
 from edgevoice.settings import VadSettings
 from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
@@ -107,12 +107,13 @@ class Microphone:
         self._frame_end_ms = frame_end_ms
         self._recent.append(samples)
         self._listener.feed(samples)
-        self._loudness.hear(samples, in_speech=self._edges.speaking or self._suspected)
+        power = power_of(samples)
+        self._loudness.hear(power, in_speech=self._edges.speaking or self._suspected)
         for edge in self._edges.feed(self._vad.accept(samples)):
             self._step(self._speech_event(edge))
         self._note_suspicion()
         self._listener.note_quiet(self._edges.quiet)
-        if self._edges.speaking and self._waning.hear(samples):
+        if self._edges.speaking and self._waning.hear(power):
             self._listener.look_ahead()
 
     def echo_margin_db(self) -> float | None:

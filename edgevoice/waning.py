@@ -6,9 +6,9 @@ later; the words can be looked for meanwhile. It is a guess: the closure of a "t
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from edgevoice.frames import FRAME_MS, Float32
+from edgevoice.frames import FRAME_MS
 
 _QUIET = 0.025
 """Of the loudest frame: what stays below holds no more words, and a recogniser does not decode for
@@ -33,9 +33,10 @@ class Waning:
         self._loud_ms = 0.0
         self._quiet_ms = 0.0
 
-    def hear(self, samples: Float32) -> bool:
-        """Take the next frame (float32); say, once each time, that the speech has died away."""
-        level = float(np.sqrt(np.mean(np.square(samples))))
+    def hear(self, power: float) -> bool:
+        """Take the next frame's :func:`~edgevoice.loudness.power_of`; say, once each time, that
+        the speech has died away."""
+        level = math.sqrt(power)
         self._loudest = max(self._loudest, level)
         if level > _QUIET * self._loudest:
             self._loud_ms += FRAME_MS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgevoice.loudness import Loudness
+from edgevoice.loudness import Loudness, power_of
 
 RANDOM = np.random.default_rng(1)
 
@@ -11,12 +11,12 @@ RANDOM = np.random.default_rng(1)
 def speak(loudness: Loudness, level: float, frames: int = 100) -> None:
     for _ in range(frames):
         noise = RANDOM.normal(0.0, level, 160).astype(np.float32)
-        loudness.hear(noise, in_speech=True)
+        loudness.hear(power_of(noise), in_speech=True)
 
 
 def rest(loudness: Loudness) -> None:
     for _ in range(20):
-        loudness.hear(np.full(160, 0.0003, np.float32), in_speech=False)
+        loudness.hear(0.0003**2, in_speech=False)
 
 
 def test_nothing_is_known_before_a_turn() -> None:

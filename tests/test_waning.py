@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, Float32
+from edgevoice.loudness import power_of
 from edgevoice.waning import Waning
 
 
@@ -16,7 +17,7 @@ def told_ms(waning: Waning, *sounds: tuple[float, int]) -> list[float]:
         for _ in range(length_ms // round(FRAME_MS)):
             at_ms += FRAME_MS
             frame: Float32 = random.normal(0.0, amplitude, FRAME_SAMPLES).astype(np.float32)
-            found += [at_ms] if waning.hear(frame) else []
+            found += [at_ms] if waning.hear(power_of(frame)) else []
     return found
 
 
