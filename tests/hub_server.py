@@ -6,11 +6,12 @@ import hashlib
 import http.server
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import loopback_http
 
 COMMIT = "a" * 40
 
@@ -67,22 +68,5 @@ class HubServer:
 def serving(files: Mapping[str, bytes]) -> Iterator[HubServer]:
     """Serve ``files`` while the block runs."""
     hub = HubServer(files)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            hub.answer(self)
-
-        do_GET = do_HEAD
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    with loopback_http.serving(hub.answer) as hub.endpoint:
+        yield hub

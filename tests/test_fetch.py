@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hub_server
+import loopback_http
 import pytest
 
 from edgevoice import delivery, download, progress, sources
@@ -81,22 +82,10 @@ class FileServer:
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     served = FileServer()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        served.url = f"http://127.0.0.1:{running.server_address[1]}/model.bin"
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
+    with loopback_http.serving(served.answer) as address:
+        served.url = f"{address}/model.bin"
         yield served
         served.go_on.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
