@@ -73,7 +73,19 @@ def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:
         (_THREADS[stage], "threads"): min(count, host.cores())
         for stage, count in profile.threads.items()
     }
-    return {**threads, **_providers(profile), ("audio", "port"): profile.audio.port}
+    return {
+        **threads,
+        **_providers(profile),
+        ("audio", "port"): profile.audio.port,
+        **{("load", key): value for key, value in _load(profile).items()},
+    }
+
+
+def _load(profile: DeviceProfile) -> Mapping[str, Any]:
+    """A profile's budget for the whole way is what the runtime steps down by, too."""
+    if "voice_to_voice" not in profile.budgets_ms:
+        return profile.load
+    return {"response_budget_ms": profile.budgets_ms["voice_to_voice"], **profile.load}
 
 
 def _providers(profile: DeviceProfile) -> Mapping[tuple[str, str], tuple[str, ...]]:

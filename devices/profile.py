@@ -67,6 +67,7 @@ _OWN_KEYS = (
     "schemes",
     "threads",
     "budgets_ms",
+    "load",
     "notes",
     "sources",
 )
@@ -128,6 +129,7 @@ class DeviceProfile:
         schemes: For each of :data:`STAGES` the schemes to prefer, best first.
         threads: Threads of one run of each of :data:`THREAD_STAGES` that is named.
         budgets_ms: Targets, for those of :data:`BUDGETS` that are named.
+        load: Keys of the settings' ``[load]``, by which the runtime does less on this device.
         notes: What a user must know.
         sources: Where each of :data:`FACTS` comes from.
     """
@@ -147,6 +149,7 @@ class DeviceProfile:
     schemes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     threads: Mapping[str, int] = field(default_factory=dict)
     budgets_ms: Mapping[str, float] = field(default_factory=dict)
+    load: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -246,6 +249,7 @@ def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None
         schemes={**base.schemes, **_schemes(table)},
         threads={**base.threads, **_threads(table)},
         budgets_ms={**base.budgets_ms, **_budgets(table)},
+        load={**base.load, **_load_settings(table)},
         notes=table.get("notes", str, base.notes).strip(),
         sources={**base.sources, **_sources(table)},
     )
@@ -311,6 +315,12 @@ def _budgets(table: Table) -> dict[str, float]:
     values = table.get("budgets_ms", dict, {})
     part = Table(values, f"{table.where}: budgets_ms", (), tuple(BUDGETS))
     return {budget: part.number(budget, 0.001, 3_600_000) for budget in part.data}
+
+
+def _load_settings(table: Table) -> dict[str, Any]:
+    values = table.get("load", dict, {})
+    checked = config.parse({"load": values}, table.where).load
+    return {key: getattr(checked, key) for key in values}
 
 
 def _sources(table: Table) -> dict[str, str]:

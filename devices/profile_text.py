@@ -23,7 +23,7 @@ def to_toml(profile: DeviceProfile) -> str:
         lines += ["", "[[clusters]]", *_pairs(table)]
     audio = {"port": profile.audio.port, "latency_ms": profile.audio.latency_ms}
     lines += ["", "[audio]", *_pairs(audio)]
-    for name in ("schemes", "threads", "budgets_ms", "sources"):
+    for name in ("schemes", "threads", "budgets_ms", "load", "sources"):
         if table := getattr(profile, name):
             lines += ["", f"[{name}]", *_pairs(table, BUDGETS if name == "budgets_ms" else {})]
     return "\n".join(lines) + "\n"

@@ -22,7 +22,15 @@ from edgevoice.latency import Mark
 from edgevoice.leading_silence import LeadingSilence
 from edgevoice.speculation import Speculation
 from edgevoice.spoken_answer import Clause, SpokenAnswer
-from edgevoice.stages import Cancelled, Ending, LanguageModel, Message, Sink, Speech
+from edgevoice.stages import (
+    Cancelled,
+    Ending,
+    LanguageModel,
+    LanguageModelModel,
+    Message,
+    Sink,
+    Speech,
+)
 from edgevoice.workers import Worker
 
 _HELD_SAMPLES = 6 * SAMPLE_RATE_HZ
@@ -35,12 +43,18 @@ _VOICE_FIRST_S = 0.5
 """The model pauses while the voice makes the first sound, so that both cores work on what the
 user waits for; at most this long, since there may be nothing to say."""
 
+_SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
+
 _POLL_S = 0.02
 
 
 class AnswerMaker:
     """Makes one answer after another; the arguments are those of
     :class:`edgevoice.answering.Answerer`.
+
+    Attributes:
+        most_tokens: An answer ends here, or with a sentence in the second half before; None for
+            where the model ends it.
     """
 
     def __init__(
@@ -65,6 +79,7 @@ class AnswerMaker:
         self._mark = mark
         self._now_ms = now_ms
         self._on_forgotten = on_forgotten
+        self.most_tokens: int | None = None
         self._voice_waits = self._model_waits = False
         self._warming = threading.Event()
         self._unread: deque[list[Message]] = deque(maxlen=1)
@@ -97,11 +112,25 @@ class AnswerMaker:
         self._begin(answer)
         self._thinking.submit(lambda: self._say(answer, text))
 
+    def change_model(
+        self,
+        model: LanguageModelModel,
+        messages: Sequence[Message],
+        report: Callable[[Exception], None],
+    ) -> None:
+        """Write the next answers with ``model``; see :class:`edgevoice.answering.Answerer`."""
+        self._warming.set()
+        self._thinking.submit(lambda: self._change_model(model, report))
+        self._unread.append(list(messages))
+        self._warming.clear()
+        self._thinking.submit(self._warm)
+
     def close(self) -> None:
-        """End the workers; answers under way must have been cancelled."""
+        """End the workers and the model; answers under way must have been cancelled."""
         self._warming.set()
         self._thinking.close()
         self._speaking.close()
+        self._model.close()
 
     def _begin(self, answer: SpokenAnswer) -> None:
         self._unread.clear()
@@ -109,6 +138,16 @@ class AnswerMaker:
         self._speaking.submit(lambda: self._speak(answer))
 
     # ---------------------------------------------------------------- on the model's worker
+
+    def _change_model(self, model: LanguageModelModel, report: Callable[[Exception], None]) -> None:
+        try:
+            fresh = model.open()
+        except Exception as error:
+            report(error)
+            return
+        self._model.close()
+        self._model = fresh
+        self._judged = None
 
     def _warm(self) -> None:
         with contextlib.suppress(IndexError):  # nothing is left to read
@@ -155,20 +194,30 @@ class AnswerMaker:
             probability, read_ahead = self._ending(fitted.messages, answer.cancelled.is_set)
             self._post(TextJudged(self._now_ms(), answer.number, probability))
             self._read(fitted.messages, answer.cancelled.is_set, read_ahead)
-            splitter = ClauseSplitter()
-            for piece in self._model.generate(fitted.messages, answer.cancelled.is_set):
-                self._speculation.wrote()
-                self._wait_while_paused(answer)
-                self._mark_for(answer, "first_token")
-                for clause in splitter.feed(piece):
-                    self._hand_over(answer, clause)
-                    answer.first_audio.wait(_VOICE_FIRST_S)
-            for clause in splitter.flush():
-                self._hand_over(answer, clause)
+            self._write(answer, fitted.messages)
         except Exception as error:
             self._fail(answer, f"the language model failed: {error}")
         finally:
             self._hand_over(answer, None)
+
+    def _write(self, answer: SpokenAnswer, messages: list[Message]) -> None:
+        most = self.most_tokens
+        splitter = ClauseSplitter()
+        pieces = self._model.generate(messages, answer.cancelled.is_set)
+        for count, piece in enumerate(pieces, 1):
+            self._speculation.wrote()
+            self._wait_while_paused(answer)
+            self._mark_for(answer, "first_token")
+            clauses = splitter.feed(piece)
+            for clause in clauses:
+                self._hand_over(answer, clause)
+                answer.first_audio.wait(_VOICE_FIRST_S)
+            if most is not None and 2 * count >= most and clauses and _is_sentence(clauses[-1]):
+                return  # What is left to say would not fit.
+            if count == most:
+                break
+        for clause in splitter.flush():
+            self._hand_over(answer, clause)
 
     def _hand_over(self, answer: SpokenAnswer, clause: str | None) -> None:
         if clause:
@@ -265,3 +314,7 @@ class AnswerMaker:
     def _speaking_failed(self, error: Exception) -> None:
         # `_speak` reports its own failures; what comes here is a defect of this module.
         raise error
+
+
+def _is_sentence(clause: str) -> bool:
+    return clause.endswith(_SENTENCE_ENDS)

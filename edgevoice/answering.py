@@ -18,14 +18,14 @@ from edgevoice.frames import samples_to_ms
 from edgevoice.latency import Mark
 from edgevoice.speculation import Speculation
 from edgevoice.spoken_answer import Heard, SpokenAnswer
-from edgevoice.stages import LanguageModel, Message, Sink, Speech
+from edgevoice.stages import LanguageModel, LanguageModelModel, Message, Sink, Speech
 
 
 class Answerer:
     """Makes one answer at a time.
 
     Args:
-        model: Used on this answerer's worker alone.
+        model: Used on this answerer's worker alone, and closed with it.
         speech: The voice.
         sink: The speaker; takes 16 kHz int16.
         answer_tokens: Room that an answer needs in the model's context.
@@ -56,6 +56,8 @@ class Answerer:
         self._mark = mark
         self._now_ms = now_ms
         self._current: SpokenAnswer | None = None
+        self._gap_ms = 0.0
+        self._dry_since_ms: float | None = None
         self._maker = AnswerMaker(
             model,
             speech,
@@ -72,6 +74,33 @@ class Answerer:
     def idle(self) -> bool:
         """True when nothing is being made, or what is made waits for the gate or the speaker."""
         return self._maker.idle
+
+    @property
+    def gap_ms(self) -> float:
+        """Silence within the answer that was released last, because its speech was not made."""
+        return self._gap_ms
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Where the next answers end; None for where the model ends them."""
+        return self._maker.most_tokens
+
+    @most_tokens.setter
+    def most_tokens(self, tokens: int | None) -> None:
+        self._maker.most_tokens = tokens
+
+    def change_model(
+        self,
+        model: LanguageModelModel,
+        messages: Sequence[Message],
+        report: Callable[[Exception], None],
+    ) -> None:
+        """Let ``model`` write the next answers, once it has read ``messages``.
+
+        Where it cannot be opened, ``report`` is called with the reason (on a worker), and the one
+        stays that was in use.
+        """
+        self._maker.change_model(model, messages, report)
 
     def warm(self, messages: Sequence[Message]) -> None:
         """Read ``messages`` into the model before an answer to them, or to more, is wanted.
@@ -108,6 +137,8 @@ class Answerer:
                 self._sink.write(samples)
             answer.held.clear()
             answer.released.set()
+        self._gap_ms = 0.0
+        self._dry_since_ms = None
 
     def stop(self, number: int) -> Heard:
         """Fall silent at once, make no more of answer ``number``; return what was heard of it."""
@@ -200,9 +231,16 @@ class Answerer:
             answer.sounded = True
             self._mark("first_sound")
             self._post(AnswerSounded(self._now_ms(), answer.number))
+        self._note_gap(answer.sounded and not complete and not answer.paused and played >= made)
         if complete and played >= made and not answer.cancelled.is_set():
             answer.cancelled.set()  # so that the end is posted once
             self._post(AnswerFinished(self._now_ms(), answer.number))
+
+    def _note_gap(self, dry: bool) -> None:
+        now_ms = self._now_ms()
+        if self._dry_since_ms is not None:
+            self._gap_ms += now_ms - self._dry_since_ms
+        self._dry_since_ms = now_ms if dry else None
 
     def text_so_far(self) -> str:
         """Return the text of the current answer that has been made into speech."""

@@ -21,6 +21,7 @@ from edgevoice.audio.socket_port import SocketSink, SocketSource
 from edgevoice.errors import AudioError, EdgevoiceError, ProtocolError
 from edgevoice.events import ClearNotice, ErrorNotice, Notice, StateNotice, TranscriptNotice
 from edgevoice.frames import SAMPLE_RATE_HZ
+from edgevoice.load_governor import LoadGovernor
 from edgevoice.outbox import Outbox
 from edgevoice.protocols import pcm
 from edgevoice.session import Session
@@ -55,6 +56,7 @@ class Call:
         settings: The configuration.
         outbox_bytes: What may wait for a client that does not read.
         tapes: Keeps a recording of the session, if given.
+        governor: Says when to do less, if given.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class Call:
         outbox_bytes: int = OUTBOX_BYTES,
         *,
         tapes: Tapes | None = None,
+        governor: LoadGovernor | None = None,
     ) -> None:
         self.number = number
         self._connection = connection
         self._engines = engines
         self._settings = settings
         self._tapes = tapes
+        self._governor = governor
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(outbox_bytes)
         self._source = SocketSource(settings.audio.queue_ms)
@@ -231,6 +235,7 @@ class Call:
                 self._watch,
                 echo_canceller=canceller,
                 tape=self._begin_tape(canceller),
+                governor=self._governor,
             )
             self._session.run()
         except EdgevoiceError as error:

@@ -7,9 +7,17 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from edgevoice.events import ErrorNotice, Notice, ProviderNotice, StateNotice, TranscriptNotice
+from edgevoice.events import (
+    ErrorNotice,
+    LoadNotice,
+    Notice,
+    ProviderNotice,
+    StateNotice,
+    TranscriptNotice,
+)
 from edgevoice.exchanges import Exchange
 from edgevoice.latency import percentile
+from edgevoice.load_policy import MEANINGS, Step
 
 COLUMNS = (
     ("endpoint", "endpoint"),
@@ -48,6 +56,10 @@ class Console:
                 self.line(f"{_SPEAKER[role]} > {text}{mark}")
             case ProviderNotice(stage=stage, provider=provider, passed_over=reasons) if reasons:
                 self.line(f"      ! {stage} runs on {provider}; {'; '.join(reasons)}")
+            case LoadNotice(direction="down", step=step, detail=detail):
+                self.line(f"      ! less work: {MEANINGS[Step(step)]} ({detail})")
+            case LoadNotice(direction="up", step=step, detail=detail):
+                self.line(f"      ! no longer: {MEANINGS[Step(step)]} ({detail})")
             case ErrorNotice(message=message, fatal=False):
                 self.line(f"      ! {message}")
             case _:

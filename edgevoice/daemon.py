@@ -35,6 +35,7 @@ from edgevoice import __version__, runfile, service_manager
 from edgevoice.calls import OUTBOX_BYTES, Call
 from edgevoice.errors import DaemonError
 from edgevoice.events import ErrorNotice
+from edgevoice.load_governor import LoadGovernor
 from edgevoice.protocols import pcm
 from edgevoice.settings import Settings
 from edgevoice.tapes import Tapes
@@ -61,6 +62,7 @@ class Daemon:
         say: Takes the line that tells where the daemon listens, once it does.
         outbox_bytes: What may wait for a client that does not read.
         tapes: Keeps a recording of every session, if given.
+        govern: Begins to watch the load, once the weights are loaded; nobody does, if not given.
     """
 
     def __init__(
@@ -71,12 +73,15 @@ class Daemon:
         outbox_bytes: int = OUTBOX_BYTES,
         *,
         tapes: Tapes | None = None,
+        govern: Callable[[], LoadGovernor] | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
         self._say = say
         self._outbox_bytes = outbox_bytes
         self._tapes = tapes
+        self._govern = govern
+        self._governor: LoadGovernor | None = None
         self._calls: set[Call] = set()
         self._served = 0
         self._started = time.time()
@@ -128,6 +133,8 @@ class Daemon:
         if self._ending.is_set():
             self._engines.close()
             return False
+        if self._govern is not None:
+            self._governor = self._govern()
         return True
 
     async def _listen(self, bound: socket.socket, began: float) -> bool:
@@ -162,6 +169,8 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(listener.wait_closed(), _END_TIMEOUT_S)
         clean = all(call.ended for call in calls)
+        if clean and self._governor is not None:
+            self._governor.close()
         if clean and self._engines is not None:
             self._engines.close()
         return clean
@@ -204,6 +213,7 @@ class Daemon:
             self._settings,
             self._outbox_bytes,
             tapes=self._tapes,
+            governor=self._governor,
         )
         self._calls.add(call)
         try:
@@ -229,6 +239,7 @@ class Daemon:
                 "language_model": settings.language_model.endpoint,
                 **{stage.replace("-", "_"): name for stage, name in settings.artifacts().items()},
             },
+            "load": self._governor.status() if self._governor is not None else None,
             **_memory_mb(),
         }
 

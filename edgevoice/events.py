@@ -396,6 +396,31 @@ class ProviderNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadNotice:
+    """The work was made less, or full again, by one step: latency budgets or heat called for it.
+
+    Attributes:
+        direction: ``down``: less work.
+        step: Which one, of :class:`edgevoice.load_policy.Step`.
+        figure: What decided: ``response_ms``, ``recognition_rtf``, ``gap_ms``, ``temperature_c``
+            or ``throttling``.
+        value: The figure, as it was last seen.
+        bound: What is allowed; 0 where there is no bound.
+        detail: One line for people.
+        taken: The steps that are in force from now on.
+    """
+
+    at_ms: float
+    direction: Literal["down", "up"]
+    step: str
+    figure: str
+    value: float
+    bound: float
+    detail: str
+    taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorNotice:
     """Something failed; the session goes on unless ``fatal``."""
 
@@ -411,5 +436,6 @@ Notice: TypeAlias = (
     | MetricsNotice
     | DecisionNotice
     | ProviderNotice
+    | LoadNotice
     | ErrorNotice
 )

@@ -26,7 +26,7 @@ from edgevoice.events import (
     PauseTranscribed,
 )
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
-from edgevoice.stages import EndOfTurn, Recogniser
+from edgevoice.stages import EndOfTurn, Recogniser, RecogniserModel
 from edgevoice.workers import Job, Worker
 
 _BATCH_SAMPLES = ms_to_samples(100)
@@ -39,6 +39,10 @@ _SWIFT_MS = 300.0
 """A recogniser that takes longer for an utterance does not look ahead: what it finds comes too late
 to be of use, and where the speech goes on it is behind."""
 
+_TELLING_MS = 1000.0
+"""Of shorter speech the real-time factor says little: Whisper takes as long for a word as for
+seconds."""
+
 _FADING = 0.9
 """Of the time that the recogniser took, with each time that it was asked."""
 
@@ -50,7 +54,7 @@ class Listener:
     """One conversation's hearing.
 
     Args:
-        recogniser: Used on this listener's worker alone.
+        recogniser: Used on this listener's worker alone, until :meth:`change_recogniser`.
         judge: The end-of-turn model, or None.
         post: Takes events; called from worker threads.
         now_ms: The session's clock.
@@ -85,8 +89,11 @@ class Listener:
         self._onset_ms = 0.0
         self._turn_audio: deque[Float32] = deque()
         self._turn_samples = 0
+        self._heard_samples = 0
         self._wanted_pause = 0
         self._wanted_probe = 0
+        self._busy_ms = 0.0  # recognition's time for the utterance, on its worker alone
+        self._worst_rtf: float | None = None
         self._lock = threading.Lock()
         self._queued_samples = 0
         self._lost_samples = 0
@@ -100,6 +107,26 @@ class Listener:
     def lost_ms(self) -> float:
         """Speech that was never recognised, because the recogniser was too far behind."""
         return samples_to_ms(self._lost_samples)
+
+    def take_rtf(self) -> float | None:
+        """Return recognition's time over its audio's length, once: the worst utterance's since.
+
+        None where no utterance was long enough to tell.
+        """
+        with self._lock:
+            rtf, self._worst_rtf = self._worst_rtf, None
+        return rtf
+
+    def change_recogniser(self, model: RecogniserModel) -> None:
+        """Hear with ``model`` from the next utterance on; none may be open.
+
+        Where it cannot be opened, the recogniser stays that was in use.
+        """
+
+        def change() -> None:
+            self._recogniser = model.open()
+
+        self._recognition.submit(change)
 
     def speech_started(self, onset_ms: float, preroll: Float32) -> None:
         """Open an utterance, or mark that more speech begins in the one that is open.
@@ -139,7 +166,7 @@ class Listener:
     def _look(self, job: Job) -> None:
         if self._open and self.has_floor and self._took_ms <= _SWIFT_MS:
             self._flush()
-            self._recognition.submit(job)
+            self._recognise_with(job)
 
     def feed(self, samples: Float32) -> None:
         """Append audio (float32, 16 kHz) to the open utterance; without one, do nothing."""
@@ -148,6 +175,7 @@ class Listener:
         self._since_onset.append(samples)
         self._turn_audio.append(samples)
         self._turn_samples += samples.size
+        self._heard_samples += samples.size
         while self._turn_samples - self._turn_audio[0].size >= _JUDGED_SAMPLES:
             self._turn_samples -= self._turn_audio.popleft().size
         self._batch.append(samples)
@@ -159,7 +187,7 @@ class Listener:
         self._flush()
         self._wanted_pause = pause
         voiced = self._voiced if self._quiet else None
-        self._recognition.submit(lambda: self._transcribe(pause, voiced))
+        self._recognise_with(lambda: self._transcribe(pause, voiced))
         if self._judge is not None and self._turn_audio:
             audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
             self._judgement.submit(lambda: self._judge_pause(pause, audio))
@@ -168,7 +196,7 @@ class Listener:
         """Ask for the words of the utterance so far; :class:`OverlapHeard` answers."""
         self._flush()
         self._wanted_probe = probe
-        self._recognition.submit(lambda: self._transcribe_overlap(probe))
+        self._recognise_with(lambda: self._transcribe_overlap(probe))
 
     def forget(self, until_ms: float) -> None:
         """Close the utterance; speech that began after ``until_ms`` opens the next one.
@@ -184,7 +212,8 @@ class Listener:
         kept = list(self._since_onset) if self._onset_ms > until_ms else []
         self._since_onset.clear()
         self._open = bool(kept)
-        self._recognition.submit(self._recogniser.reset)
+        heard_ms, self._heard_samples = samples_to_ms(self._heard_samples), 0
+        self._recognition.submit(lambda: self._reset(heard_ms))
         for samples in kept:
             self.feed(samples)
 
@@ -204,7 +233,24 @@ class Listener:
             return
         with self._lock:
             self._queued_samples += samples.size
-        self._recognition.submit(lambda: self._recognise(samples))
+        self._recognise_with(lambda: self._recognise(samples))
+
+    def _recognise_with(self, job: Job) -> None:
+        def timed() -> None:
+            began_ms = self._now_ms()
+            try:
+                job()
+            finally:
+                self._busy_ms += self._now_ms() - began_ms
+
+        self._recognition.submit(timed)
+
+    def _reset(self, heard_ms: float) -> None:
+        self._recogniser.reset()
+        busy_ms, self._busy_ms = self._busy_ms, 0.0
+        if heard_ms >= _TELLING_MS:
+            with self._lock:
+                self._worst_rtf = max(self._worst_rtf or 0.0, busy_ms / heard_ms)
 
     def _recognise(self, samples: Float32) -> None:
         self._recogniser.accept(samples)

@@ -8,13 +8,15 @@ cold start is waited for.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from edgevoice import native_memory
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
+from edgevoice.load_governor import Cheaper
 from edgevoice.settings import Settings
 from edgevoice.stages import EndOfTurn, RecogniserModel
 from edgevoice.store import Store
@@ -73,3 +75,24 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
             language_model=language_model.result(),
             speech=speech.result(),
         )
+
+
+def cheaper(settings: Settings, store: Store | None = None) -> Cheaper:
+    """Return what loads the models that ``settings`` name for a device under load.
+
+    They are loaded when they are wanted, the first time ever in a child process as well.
+
+    Raises:
+        ArtifactError: One of them is missing: said now, and not when it is needed.
+    """
+    models = store or Store.default()
+    folders = {stage: models.path(name) for stage, name in settings.cheaper().items()}
+    recogniser, language_model = folders.get("recogniser"), folders.get("language-model")
+    listens = replace(settings.recogniser, model=settings.load.recogniser)
+    answers = replace(settings.language_model, model=settings.load.language_model)
+    return Cheaper(
+        recogniser=partial(load_recogniser, recogniser, listens) if recogniser else None,
+        language_model=(
+            partial(load_language_model, language_model, answers) if language_model else None
+        ),
+    )

@@ -48,6 +48,8 @@ from edgevoice.frames import (
 from edgevoice.history import History
 from edgevoice.latency import Mark, TurnMarks
 from edgevoice.listening import Listener
+from edgevoice.load_follower import LoadFollower
+from edgevoice.load_governor import LoadGovernor
 from edgevoice.microphone import Microphone
 from edgevoice.settings import Settings
 from edgevoice.stages import EchoCanceller, Sink, Source
@@ -91,6 +93,7 @@ class Session:
         pace: What the clock follows.
         echo_canceller: Removes the agent's voice from the microphone, if given.
         tape: Keeps what is heard, played and decided, if given; closed by the session.
+        governor: Says when to do less, if given.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Session:
         pace: Pace = Pace.REAL_TIME,
         echo_canceller: EchoCanceller | None = None,
         tape: Tape | None = None,
+        governor: LoadGovernor | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -141,9 +145,8 @@ class Session:
             echo_canceller=echo_canceller,
             tape=tape,
         )
-        self._language_model = engines.language_model.open()
         self._answerer = Answerer(
-            self._language_model,
+            engines.language_model.open(),
             engines.speech,
             sink,
             answer_tokens=settings.language_model.max_answer_tokens,
@@ -163,6 +166,21 @@ class Session:
             now_ms=self.now_ms,
             echo_margin_db=self._microphone.echo_margin_db,
         )
+        self._load: LoadFollower | None = None
+        if governor is not None:
+            self._load = LoadFollower(
+                governor,
+                engines,
+                settings,
+                self._listener,
+                self._answerer,
+                speculate=self._speculate,
+                at_rest=lambda: self.at_rest,
+                messages=self._history.messages,
+                report=self._report_later,
+                notice=self._notice,
+                now_ms=self.now_ms,
+            )
 
     # ---------------------------------------------------------------- for other threads
 
@@ -251,6 +269,8 @@ class Session:
             self._step(TimerFired(self.now_ms(), timer))
         if self._state.phase in _ANSWERING:
             self._conductor.tell_agent_text()
+        if self._load is not None:
+            self._load.follow()
 
     def _hear(self, frame: Frame) -> None:
         self._frames += 1
@@ -322,7 +342,14 @@ class Session:
     def _notice(self, notice: Notice) -> None:
         if self._tape is not None:
             self._tape.note(notice)
+        if self._load is not None:
+            self._load.note(notice)
         self._watch(notice)
+
+    def _speculate(self, wanted: bool) -> None:
+        """Let work be done ahead as the settings say, or not at all."""
+        budget = self._settings.turns.speculation_budget if wanted else 0.0
+        self._rules = replace(self._rules, speculation_budget=budget)
 
     def _close(self) -> None:
         self._source.stop()
@@ -330,7 +357,6 @@ class Session:
             self._conductor.break_off(self._state.answer)
         self._answerer.close()
         self._listener.close()
-        self._language_model.close()
         self._sink.stop()
         if self._tape is not None:
             self._tape.close()

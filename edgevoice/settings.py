@@ -214,6 +214,54 @@ class TurnSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """[load]: doing less while answers come too late or the device is too hot."""
+
+    enabled: bool = setting(True, "step down under load and heat, and up again afterwards")
+    response_budget_ms: float = setting(
+        1500.0,
+        "from the end of the user's speech to the first sound, less what is waited beyond "
+        "turns.complete_wait_ms; a device profile's voice_to_voice",
+        low=0.001,
+        high=3_600_000,
+    )
+    recognition_budget_rtf: float = setting(
+        1.0, "recognition's time for an utterance over its length", low=0.01, high=100
+    )
+    gap_budget_ms: float = setting(
+        500.0, "silence within an answer whose speech was not made in time", low=10, high=60000
+    )
+    missed_turns: int = setting(
+        3, "turns in a row over a budget that step down once", low=1, high=100
+    )
+    met_turns: int = setting(4, "turns in a row with room that may step up once", low=1, high=100)
+    room: float = setting(
+        0.7, "share of every budget that a turn with room stays below", low=0.1, high=1
+    )
+    calm_s: float = setting(
+        60.0, "no step up so soon after another step, or after heat", low=0, high=3600
+    )
+    throttled_s: float = setting(
+        30.0, "while the device throttles or is hot, one step down every so often", low=1, high=3600
+    )
+    hot_c: float = setting(
+        0.0,
+        "temperature that counts as throttling; 0: the device's own word alone",
+        low=0,
+        high=120,
+    )
+    answer_tokens: int = setting(
+        24, "length of an answer after the step `answers`; 0: no such step", low=0, high=4096
+    )
+    recogniser: str = setting(
+        "", "cheaper recogniser for the step `recognition`; '' for no such step"
+    )
+    language_model: str = setting(
+        "", "smaller model for the step `language-model`; '' for no such step"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AudioSettings:
     """[audio]: ports."""
 
@@ -271,6 +319,7 @@ class Settings:
     language_model: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     speech: SpeechSettings = field(default_factory=SpeechSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
+    load: LoadSettings = field(default_factory=LoadSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     recording: RecordingSettings = field(default_factory=RecordingSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
@@ -287,3 +336,16 @@ class Settings:
             named["language-model"] = self.language_model.model
         named["speech"] = self.speech.model
         return named
+
+    def cheaper(self) -> Mapping[str, str]:
+        """Return the artifact that a stage falls back on under load, for stages that have one.
+
+        None is loaded before it is wanted. A server that answers costs this device nothing.
+        """
+        if not self.load.enabled:
+            return {}
+        named = {"recogniser": self.load.recogniser}
+        if not self.language_model.endpoint:
+            named["language-model"] = self.load.language_model
+        ordinary = self.artifacts()
+        return {stage: name for stage, name in named.items() if name not in ("", ordinary[stage])}

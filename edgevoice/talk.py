@@ -19,6 +19,7 @@ from edgevoice.audio.wav_port import WavSink
 from edgevoice.errors import AudioError
 from edgevoice.events import Notice, StateNotice, TranscriptNotice
 from edgevoice.exchanges import Exchange, ExchangeLog
+from edgevoice.load_governor import LoadGovernor
 from edgevoice.questions import SpokenQuestion
 from edgevoice.recording import Recorder, SessionRecord
 from edgevoice.session import Pace, Session
@@ -71,6 +72,8 @@ def with_microphone(
     canceller: EchoCanceller | None,
     watch: Watch,
     tapes: Tapes | None = None,
+    *,
+    governor: LoadGovernor | None = None,
 ) -> Conversation:
     """Talk until SIGINT or SIGTERM; ``tapes`` keeps a recording, if given.
 
@@ -89,6 +92,7 @@ def with_microphone(
         watchers,
         echo_canceller=canceller,
         tape=tapes.begin(canceller) if tapes is not None else None,
+        governor=governor,
     )
     failure = _run(session)
     return Conversation(
@@ -105,6 +109,7 @@ def with_questions(
     *,
     pace: Pace,
     tapes: Tapes | None = None,
+    governor: LoadGovernor | None = None,
 ) -> Conversation:
     """Ask ``questions`` one after another, each when the last has been answered."""
     recorder, log = Recorder(), ExchangeLog()
@@ -132,6 +137,7 @@ def with_questions(
         pace=pace,
         echo_canceller=canceller,
         tape=tapes.begin(canceller) if tapes is not None else None,
+        governor=governor,
     )
     failure = _run(session)
     return Conversation(

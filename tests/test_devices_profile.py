@@ -153,6 +153,8 @@ def test_names_that_lead_nowhere(folder: Path) -> None:
         ("[budgets_ms]\nvad_fram = 1", "unknown key 'vad_fram'; did you mean 'vad_frame'?"),
         ("[budgets_ms]\nvad_frame = 0", "vad_frame = 0: must be from 0.001"),
         ("[budgets_ms]\nvad_frame = nan", "vad_frame = nan: must be from 0.001"),
+        ("[load]\nhot = 80", "load: unknown key 'hot'; did you mean 'hot_c'?"),
+        ("[load]\nhot_c = 800", "load.hot_c = 800.0: must be from 0 to 120"),
         ("[budgets_ms]\nvad_frame = '1'", "vad_frame = '1': must be a number"),
         ("[schemes]\nasr = 'int8'", "schemes.asr = 'int8': must be of type list"),
         ("[schemes]\nasr = [8]", "schemes.asr: 8 must be text in quotes"),
@@ -211,6 +213,9 @@ profiles = st.builds(
     ),
     threads=st.dictionaries(st.sampled_from(profile.THREAD_STAGES), st.integers(1, 64)),
     budgets_ms=st.dictionaries(st.sampled_from(list(BUDGETS)), st.floats(0.001, 3.6e6)),
+    load=st.fixed_dictionaries(
+        {}, optional={"hot_c": st.floats(0, 120), "enabled": st.booleans(), "recogniser": texts}
+    ),
     notes=texts.map(str.strip),
     sources=st.dictionaries(st.sampled_from(FACTS), texts),
 )

@@ -69,7 +69,9 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     read_ahead(settings)  # before the imports that wait for the disk
     from edgevoice.audio.cleaning import clean_caller
     from edgevoice.daemon import Daemon
-    from edgevoice.loading import load_engines
+    from edgevoice.load_governor import LoadGovernor
+    from edgevoice.load_policy import rules
+    from edgevoice.loading import cheaper, load_engines
     from edgevoice.tapes import Tapes
 
     changes = {k: v for k in ("host", "port") if (v := getattr(arguments, k)) is not None}
@@ -82,11 +84,13 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     clean_caller(settings.audio)  # what is missing is said before seconds of loading
+    spare = cheaper(settings)
     daemon = Daemon(
         settings,
         lambda: load_engines(settings),
         lambda line: print(line, flush=True),
         tapes=Tapes(arguments.record, settings) if arguments.record is not None else None,
+        govern=lambda: LoadGovernor(rules(settings), spare),
     )
     if daemon.run():
         return EXIT_OK
@@ -111,6 +115,10 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
         f"{status['sessions_served']} served"
     )
     print(f"models: {models}")
+    if status["load"] is not None:
+        from edgevoice.load_governor import described
+
+        print(f"load: {described(status['load'])}")
     if "rss_mb" in status:
         print(f"memory: {status['rss_mb']:.0f} MB, peak {status['peak_rss_mb']:.0f} MB")
     return EXIT_OK

@@ -139,23 +139,37 @@ def _converse(
 ) -> Conversation:
     from edgevoice import talk
     from edgevoice.audio.cleaning import clean_caller, clean_microphone
-    from edgevoice.loading import load_engines
+    from edgevoice.load_governor import LoadGovernor
+    from edgevoice.load_policy import rules
+    from edgevoice.loading import cheaper, load_engines
     from edgevoice.session import Pace
     from edgevoice.tapes import Tapes
 
     tapes = Tapes(record, settings) if record is not None else None
     # What the settings ask for in vain is said before seconds of loading.
     canceller = (clean_caller if questions else clean_microphone)(settings.audio)
+    spare = cheaper(settings)
     engines = load_engines(settings)
+    governor = LoadGovernor(rules(settings), spare)
     try:
         if not questions:
             console.line("speak when you like; Ctrl-C ends the conversation")
-            return talk.with_microphone(engines, settings, canceller, console.watch, tapes)
-        pace = Pace.LOCK_STEP if fast else Pace.REAL_TIME
+            return talk.with_microphone(
+                engines, settings, canceller, console.watch, tapes, governor=governor
+            )
         return talk.with_questions(
-            engines, settings, canceller, questions, console.watch, pace=pace, tapes=tapes
+            engines,
+            settings,
+            canceller,
+            questions,
+            console.watch,
+            pace=Pace.LOCK_STEP if fast else Pace.REAL_TIME,
+            tapes=tapes,
+            # In lock step the models' own time is in no figure, and there is nothing to judge.
+            governor=None if fast else governor,
         )
     finally:
+        governor.close()
         engines.close()
 
 

@@ -35,6 +35,9 @@ Server to client, JSON objects in text messages; ``at_ms`` counts from the sessi
     the names are those of :meth:`edgevoice.speculation.Speculation.figures`.
 ``{"type": "decision", "decision": ..., "evidence": {...}}``
     A turn-taking decision and why.
+``{"type": "load", "direction": "down"|"up", "step": ..., "detail": ..., "taken": [...], ...}``
+    The daemon does less work, or all of it again, since it was too slow or too hot, or no longer
+    is; the fields are those of :class:`edgevoice.events.LoadNotice`.
 ``{"type": "error", "message": ..., "fatal": ...}``
     One line. Unless ``fatal``, the session goes on.
 
@@ -58,6 +61,7 @@ from edgevoice.events import (
     ClearNotice,
     DecisionNotice,
     ErrorNotice,
+    LoadNotice,
     MetricsNotice,
     Notice,
     ProviderNotice,
@@ -78,6 +82,7 @@ _TYPES: dict[type[Notice], str] = {
     MetricsNotice: "metrics",
     DecisionNotice: "decision",
     ProviderNotice: "provider",
+    LoadNotice: "load",
     ErrorNotice: "error",
 }
 
