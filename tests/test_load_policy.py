@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevoice.config import override
@@ -233,7 +233,7 @@ def is_hot(reading: Reading, rules: LoadRules) -> bool:
     return bool(reading.throttled) or above
 
 
-@given(some_rules, st.lists(st.tuples(st.floats(0, 40_000), turns | readings), max_size=60))
+@given(some_rules, st.lists(st.tuples(st.floats(0, 40_000), turns | readings), max_size=40))
 def test_it_never_hurries_and_never_leaves_its_steps(
     rules: LoadRules, measured: list[tuple[float, Measured]]
 ) -> None:
@@ -278,6 +278,7 @@ def test_it_never_hurries_and_never_leaves_its_steps(
     assert tuple(standing) == rules.steps[: state.taken]
 
 
+@settings(max_examples=30)
 @given(some_rules.filter(lambda rules: rules.steps), st.integers(0, 4))
 def test_once_all_is_well_all_is_done_again(rules: LoadRules, taken: int) -> None:
     state = LoadState(taken=min(taken, len(rules.steps)), patience=8)
