@@ -126,7 +126,8 @@ def make(
         MissingDependencyError: The program that compresses is not installed.
     """
     bundle_archive.check_suffix(out)
-    names = tuple(dict.fromkeys(plan.settings.artifacts().values()))
+    settings = plan.settings
+    names = tuple(dict.fromkeys((*settings.artifacts().values(), *settings.cheaper().values())))
     manifests = {name: store.manifest(name) for name in names}
     models_bytes = sum(f.size for m in manifests.values() for f in m.files)
     parent = out.absolute().parent

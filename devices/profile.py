@@ -129,7 +129,8 @@ class DeviceProfile:
         schemes: For each of :data:`STAGES` the schemes to prefer, best first.
         threads: Threads of one run of each of :data:`THREAD_STAGES` that is named.
         budgets_ms: Targets, for those of :data:`BUDGETS` that are named.
-        load: Keys of the settings' ``[load]``, by which the runtime does less on this device.
+        load: Keys of the settings' ``[load]``, but no models, by which the runtime does
+            less on this device.
         notes: What a user must know.
         sources: Where each of :data:`FACTS` comes from.
     """
@@ -319,6 +320,10 @@ def _budgets(table: Table) -> dict[str, float]:
 
 def _load_settings(table: Table) -> dict[str, Any]:
     values = table.get("load", dict, {})
+    for key in ("recogniser", "language_model"):
+        if key in values:
+            # What a bundle takes along, and `doctor` looks for, is what the configuration names.
+            raise ConfigError(f"{table.where}: load.{key} belongs into the configuration")
     checked = config.parse({"load": values}, table.where).load
     return {key: getattr(checked, key) for key in values}
 

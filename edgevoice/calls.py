@@ -120,6 +120,8 @@ class Call:
                 await asyncio.wait_for(asyncio.shield(sending), _END_TIMEOUT_S)
         sending.cancel()
         await self._connection.close(code, _short(reason))
+        if self.ended:
+            self._session = None
         log.info(
             "session %d ended: %s; %.1f s, turns: %d, lost frames: %d",
             self.number,

@@ -19,6 +19,7 @@ from typing import Literal
 from edgevoice import host, runfile
 from edgevoice.devices.detect import detect, suggest
 from edgevoice.devices.profile import load_profiles
+from edgevoice.devices.root import Root
 from edgevoice.errors import ArtifactError, EdgevoiceError, MissingDependencyError
 from edgevoice.settings import Settings
 from edgevoice.store import Store
@@ -101,6 +102,7 @@ def examine(settings: Settings, store: Store, *, quick: bool = False) -> Iterato
     yield from _sound(settings)
     yield _daemon()
     yield from _machine(store)
+    yield _load(settings)
 
 
 def _python() -> Check:
@@ -150,10 +152,15 @@ def _stages(settings: Settings, store: Store) -> list[_Stage]:
         "language-model": partial(load_language_model, settings=settings.language_model),
         "speech": partial(load_speech, settings=settings.speech),
     }
-    return [
+    ordinary = [
         _Stage(stage, model, loaders[stage], _folder(store, model))
         for stage, model in settings.artifacts().items()
     ]
+    under_load = [
+        _Stage(f"{stage}*", model, loaders[stage], _folder(store, model))
+        for stage, model in settings.cheaper().items()
+    ]
+    return [*ordinary, *under_load]
 
 
 def _folder(store: Store, model: str) -> Path | None:
@@ -266,6 +273,24 @@ def _daemon() -> Check:
         "note",
         f"runs on {', '.join(addresses)}" if addresses else "not running",
     )
+
+
+def _load(settings: Settings) -> Check:
+    from edgevoice.load_governor import read_condition
+    from edgevoice.load_policy import rules
+
+    load = rules(settings)
+    if not load.steps:
+        return Check("machine", "load", "note", "nothing is left out under load (load.enabled)")
+    reading = read_condition(Root())
+    tells = "tells neither throttling nor temperature"
+    if reading is not None:
+        celsius = reading.temperature_c
+        tells = "throttles now" if reading.throttled else "does not throttle"
+        tells += "" if celsius is None else f", {celsius:.0f} °C"
+    steps = f"{', '.join(load.steps)} may be left out"
+    budget = f"first sound within {load.response_budget_ms:g} ms"
+    return Check("machine", "load", "note", f"{steps}; {budget}; the device {tells}")
 
 
 def _machine(store: Store) -> Iterator[Check]:

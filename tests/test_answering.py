@@ -92,6 +92,8 @@ class Bench:
         self.events: list[Event] = []
         self.marks: list[Mark] = []
         self.forgotten: list[int] = []
+        self.now_ms = 0.0
+        self.frame_ms = 0.0  # by which the clock moves, where a test wants it to
         self.answerer = Answerer(
             model,
             self.speech,
@@ -100,7 +102,7 @@ class Bench:
             duck_gain=0.3,
             post=self.events.append,
             mark=self.marks.append,
-            now_ms=lambda: 0.0,
+            now_ms=lambda: self.now_ms,
             on_forgotten=self.forgotten.append,
         )
 
@@ -114,6 +116,7 @@ class Bench:
     def play(self, milliseconds: int) -> None:
         for _ in range(milliseconds // 10):
             self.sink.advance(FRAME_SAMPLES)
+            self.now_ms += self.frame_ms
             self.answerer.poll()
 
     def seen(self, kind: type[Event]) -> list[Event]:
@@ -384,3 +387,46 @@ def test_work_done_ahead_is_counted(bench: Bench) -> None:
     assert figures["answers_dropped"] == 1
     assert figures["tokens_written"] == 6
     assert figures["tokens_wasted"] >= 3
+
+
+def test_silence_within_an_answer_is_counted_and_the_wait_before_it_is_not() -> None:
+    permits = threading.Semaphore(1)
+    bench = Bench(PacedModel(["One two three. ", "Four five six. ", "Seven."], permits))
+    bench.frame_ms = 10.0
+    try:
+        bench.answerer.prepare(1, ASK)
+        bench.play(500)
+        bench.answerer.release(1)
+        bench.wait(lambda: bool(bench.speech.clauses))
+        bench.wait(lambda: bench.sink.pending_samples() >= 4800)
+        bench.play(300)
+        assert bench.answerer.gap_ms == 0
+        # Its 300 ms have been heard, and nothing comes for 400.
+        bench.play(400)
+        permits.release(2)
+        bench.wait(lambda: bench.sink.pending_samples() > 0)
+        bench.wait(lambda: bench.answerer.idle)
+        bench.play(2000)
+        assert bench.seen(AnswerFinished)
+        assert bench.answerer.gap_ms == pytest.approx(400, abs=20)
+        bench.answerer.prepare(2, ASK)
+        bench.answerer.release(2)
+        assert bench.answerer.gap_ms == 0
+    finally:
+        bench.answerer.close()
+
+
+def test_a_hold_is_no_gap() -> None:
+    bench = Bench(PacedModel(["One two three. ", "Four."], threading.Semaphore(1)))
+    bench.frame_ms = 10.0
+    try:
+        bench.answerer.prepare(1, ASK)
+        bench.answerer.release(1)
+        bench.wait(lambda: bench.answerer.text_so_far() != "")
+        bench.wait(lambda: bench.sink.pending_samples() >= 4800)
+        bench.play(100)
+        bench.answerer.hold(1)
+        bench.play(1000)
+        assert bench.answerer.gap_ms == 0
+    finally:
+        bench.answerer.close()

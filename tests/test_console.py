@@ -5,7 +5,14 @@ import io
 import pytest
 
 from edgevoice.console import Console, spans_table
-from edgevoice.events import ErrorNotice, MetricsNotice, Notice, StateNotice, TranscriptNotice
+from edgevoice.events import (
+    ErrorNotice,
+    LoadNotice,
+    MetricsNotice,
+    Notice,
+    StateNotice,
+    TranscriptNotice,
+)
 from edgevoice.exchanges import ExchangeLog
 
 NOTICES: list[Notice] = [
@@ -46,6 +53,19 @@ def test_a_terminal_sees_one_line_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0] == ["", "…   (listening)", "you   … What", "you   > What is it?"]
     assert lines[1] == ["", "agent … It is", "      ! the voice stumbled"]
     assert lines[2][-1] == "agent > It (interrupted)"
+
+
+def test_less_work_and_all_of_it_again_are_lines() -> None:
+    out = io.StringIO()
+    console = Console(out)
+    figures = ("speculation", "response_ms", 1840.0, 1500.0)
+    console.watch(LoadNotice(1, "down", *figures, "first sound after 1840 ms", ("speculation",)))
+    console.watch(LoadNotice(2, "up", *figures, "first sound after 600 ms"))
+    step = "answers are not begun before the turn is over"
+    assert out.getvalue().splitlines() == [
+        f"      ! less work: {step} (first sound after 1840 ms)",
+        f"      ! no longer: {step} (first sound after 600 ms)",
+    ]
 
 
 def test_a_long_partial_shows_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import http.client
 import json
 import logging
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,15 @@ from fakes import (
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from edgevoice import runfile, service_manager
+from edgevoice import calls, runfile, service_manager
 from edgevoice.audio.wav import read_wav
 from edgevoice.cli import main
 from edgevoice.config import override
 from edgevoice.daemon import Daemon, is_loopback
 from edgevoice.errors import ArtifactError, DaemonError
+from edgevoice.load_governor import LoadGovernor
+from edgevoice.load_policy import LoadRules, Step
+from edgevoice.session import Session
 from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, LanguageModel, LanguageModelModel, Message, never
 from edgevoice.tapes import Tapes
@@ -131,12 +136,15 @@ async def served(
     outbox_bytes: int = 256 * 1024,
     engines: Engines | None = None,
     record: Path | None = None,
+    govern: Callable[[], LoadGovernor] | None = None,
 ) -> AsyncIterator[Served]:
     settings = override(Settings(), ["daemon.port=0", "turns.unjudged_wait_ms=200", *changes])
     lines: list[str] = []
     engines = engines or fake_engines()
     tapes = Tapes(record, settings) if record is not None else None
-    daemon = Daemon(settings, lambda: engines, lines.append, outbox_bytes, tapes=tapes)
+    daemon = Daemon(
+        settings, lambda: engines, lines.append, outbox_bytes, tapes=tapes, govern=govern
+    )
     task = asyncio.create_task(daemon.serve())
     while not lines:
         assert not task.done(), await task
@@ -300,6 +308,63 @@ def test_a_user_who_goes_on_before_the_answer_has_each_word_told_once() -> None:
             assert [m["text"] for m in told if m["final"]] == ["what is this", "and that"]
 
     run(scenario)
+
+
+def test_doing_less_under_load_is_told_to_callers_and_in_the_status() -> None:
+    load = LoadRules((Step.SPECULATION,), response_budget_ms=1.0, missed_turns=1)
+
+    async def scenario() -> None:
+        governors: list[LoadGovernor] = []
+
+        def govern() -> LoadGovernor:
+            governors.append(LoadGovernor(load, read=lambda: None))
+            return governors[0]
+
+        async with served(govern=govern) as daemon:
+            assert (await daemon.status())["load"]["taken"] == []
+            async with calling(daemon.url) as client:
+                await client.wait(type="state", state="listening")
+                await client.say()
+                told = await client.wait(type="load", direction="down", step="speculation")
+                assert told["taken"] == ["speculation"]
+                assert told["figure"] == "response_ms"
+                assert told["value"] > told["bound"] == 1.0
+                status = (await daemon.status())["load"]
+                assert status["taken"] == ["speculation"]
+                assert status["latest"][0]["detail"] == told["detail"]
+            # It is the device's business, not one caller's.
+            async with calling(daemon.url) as other:
+                await other.wait(type="load", direction="down", step="speculation")
+        assert "edgevoice-load" not in [thread.name for thread in threading.enumerate()]
+
+    run(scenario)
+
+
+def test_a_session_that_has_ended_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions: list[weakref.ref[Session]] = []
+
+    class Watched(Session):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            sessions.append(weakref.ref(self))
+
+    async def scenario() -> None:
+        async with served() as daemon:
+            for _ in range(2):
+                async with calling(daemon.url) as client:
+                    await client.wait(type="state", state="listening")
+                    await client.say()
+                    await client.wait_for_audio(3200)
+                await daemon.until_sessions(0)
+            assert [session() for session in sessions] == [None, None]
+
+    monkeypatch.setattr(calls, "Session", Watched)
+    # The collector would come by some day; that is too late.
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 def test_a_client_chooses_its_rate() -> None:
@@ -768,7 +833,9 @@ def test_the_commands_run_and_end_a_process(
         status = json.loads(capsys.readouterr().out)
         assert (status["pid"], status["sessions"]) == (process.pid, 0)
         assert main(["daemon", "status"]) == 0
-        assert f"running: pid {process.pid}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"running: pid {process.pid}" in shown
+        assert "load: nothing is left out; 2 steps are possible" in shown
 
         async def talk_while_it_ends() -> None:
             async with calling(f"ws://127.0.0.1:{status['port']}") as client:

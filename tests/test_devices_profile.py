@@ -154,6 +154,7 @@ def test_names_that_lead_nowhere(folder: Path) -> None:
         ("[budgets_ms]\nvad_frame = 0", "vad_frame = 0: must be from 0.001"),
         ("[budgets_ms]\nvad_frame = nan", "vad_frame = nan: must be from 0.001"),
         ("[load]\nhot = 80", "load: unknown key 'hot'; did you mean 'hot_c'?"),
+        ("[load]\nrecogniser = 'tiny'", "load.recogniser belongs into the configuration"),
         ("[load]\nhot_c = 800", "load.hot_c = 800.0: must be from 0 to 120"),
         ("[budgets_ms]\nvad_frame = '1'", "vad_frame = '1': must be a number"),
         ("[schemes]\nasr = 'int8'", "schemes.asr = 'int8': must be of type list"),
@@ -214,7 +215,7 @@ profiles = st.builds(
     threads=st.dictionaries(st.sampled_from(profile.THREAD_STAGES), st.integers(1, 64)),
     budgets_ms=st.dictionaries(st.sampled_from(list(BUDGETS)), st.floats(0.001, 3.6e6)),
     load=st.fixed_dictionaries(
-        {}, optional={"hot_c": st.floats(0, 120), "enabled": st.booleans(), "recogniser": texts}
+        {}, optional={"hot_c": st.floats(0, 120), "enabled": st.booleans(), "met_turns": st.just(9)}
     ),
     notes=texts.map(str.strip),
     sources=st.dictionaries(st.sampled_from(FACTS), texts),

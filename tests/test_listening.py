@@ -24,9 +24,11 @@ class CountingRecogniser:
         self.gate.set()
         self.fails = False
         self.concluded = 0
+        self.works: Callable[[], None] = lambda: None
 
     def accept(self, samples: Float32) -> None:
         self.gate.wait()
+        self.works()
         self.audio += samples.tolist()
 
     @property
@@ -309,3 +311,61 @@ def test_nothing_is_looked_for_over_the_agent_or_where_it_would_come_too_late(be
     bench.listener.look_ahead()
     bench.settle()
     assert bench.now_ms == 900.0
+
+
+def test_the_real_time_factor_is_the_worst_utterances_and_taken_once(bench: Bench) -> None:
+    def utterance(milliseconds: int, factor: float) -> None:
+        def work() -> None:
+            bench.now_ms += factor * milliseconds
+
+        bench.listener.speech_started(0, audio(1, 0))
+        bench.settle()
+        bench.recogniser.works = work
+        bench.listener.feed(audio(1, milliseconds))
+        bench.settle()
+        bench.listener.forget(1e9)
+        bench.settle()
+
+    assert bench.listener.take_rtf() is None
+    utterance(2000, 0.5)
+    utterance(1000, 1.5)
+    utterance(4000, 0.25)
+    # Too short to tell: a noise.
+    utterance(500, 9.0)
+    assert bench.listener.take_rtf() == pytest.approx(1.5)
+    assert bench.listener.take_rtf() is None
+
+
+def test_another_recogniser_hears_the_next_utterance(bench: Bench) -> None:
+    other = CountingRecogniser()
+
+    class Model:
+        def open(self) -> CountingRecogniser:
+            return other
+
+        def close(self) -> None: ...
+
+    bench.listener.speech_started(0, audio(1, 200))
+    bench.listener.forget(1e9)
+    bench.listener.change_recogniser(Model())
+    bench.listener.speech_started(0, audio(2, 200))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "2")]
+    assert other.text == "2"
+    assert bench.recogniser.text == ""
+
+
+def test_a_recogniser_that_cannot_be_opened_leaves_the_old_one(bench: Bench) -> None:
+    class Model:
+        def open(self) -> CountingRecogniser:
+            raise RuntimeError("no memory")
+
+        def close(self) -> None: ...
+
+    bench.listener.change_recogniser(Model())
+    bench.listener.speech_started(0, audio(3, 200))
+    bench.listener.transcribe_pause(1)
+    bench.settle()
+    assert bench.texts() == [(1, "3")]
+    assert [str(error) for error in bench.errors] == ["no memory"]

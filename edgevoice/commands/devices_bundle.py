@@ -86,7 +86,10 @@ def run(parsed: argparse.Namespace) -> int:
 
 def misfits(plan: BundlePlan, profile: DeviceProfile, store: Store) -> tuple[str, ...]:
     """Return why the plan's models may not run on the device; memory is an estimate."""
-    needs = [need_of_manifest(store.manifest(name)) for name in plan.settings.artifacts().values()]
+    settings = plan.settings
+    # The cheaper models come beside the ordinary ones: these stay, to step up again.
+    names = (*settings.artifacts().values(), *settings.cheaper().values())
+    needs = [need_of_manifest(store.manifest(name)) for name in names]
     return tuple(map(str, fit_bundle(plan.profile, needs, profile).problems))
 
 

@@ -10,6 +10,7 @@ kept short, since what is measured is over when they begin.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import time
@@ -109,6 +110,7 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
             pace=pace,
         )
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
+        gc.collect()  # as the daemon does behind each session, or memory would seem to grow
         if held.failure is not None:
             raise EngineError(f"the conversation ended early: {held.failure}")
         return {
