@@ -21,6 +21,7 @@ from fakes import (
 )
 
 from edgevoice import loading
+from edgevoice.audio.script import ScriptedSource
 from edgevoice.audio.wav_port import WavSink, WavSource
 from edgevoice.config import override
 from edgevoice.devices.root import Root
@@ -35,7 +36,8 @@ from edgevoice.events import (
 )
 from edgevoice.frames import Float32, Int16
 from edgevoice.load_governor import Cheaper, LoadGovernor, described, read_condition
-from edgevoice.load_policy import LoadRules, Reading, Step, TurnFigures
+from edgevoice.load_policy import LoadRules, Reading, Step, TurnFigures, rules
+from edgevoice.questions import speak_questions
 from edgevoice.session import Pace, Session
 from edgevoice.settings import Settings
 from edgevoice.stages import Cancelled, EndOfTurn, Message, Speech, never
@@ -45,6 +47,11 @@ from edgevoice.weights import Engines
 RULES = LoadRules(tuple(Step), missed_turns=1, met_turns=1, calm_ms=0.0, throttled_ms=1000.0)
 SLOW, QUICK = TurnFigures(response_ms=9000.0), TurnFigures(response_ms=100.0)
 LONG = "One two three four five. Six seven eight nine ten eleven. Twelve thirteen."
+
+
+def policy(settings: Settings) -> LoadRules:
+    """The steps of ``settings``, each at once."""
+    return replace(RULES, steps=rules(settings).steps)
 
 
 def small_recogniser() -> ScriptedRecogniserModel:
@@ -60,13 +67,13 @@ CHEAPER = Cheaper(small_recogniser, small_model)
 
 @contextmanager
 def governed(
-    rules: LoadRules = RULES,
+    figures: LoadRules = RULES,
     cheaper: Cheaper = CHEAPER,
     read: Callable[[], Reading | None] = lambda: None,
     reading_s: float = 60.0,
     kind: type[LoadGovernor] = LoadGovernor,
 ) -> Iterator[LoadGovernor]:
-    governor = kind(rules, cheaper, read, reading_s)
+    governor = kind(figures, cheaper, read, reading_s)
     try:
         yield governor
     finally:
@@ -209,6 +216,50 @@ def test_what_the_settings_name_is_loaded_when_it_is_wanted(
     assert conversation.count_tokens([Message("user", "Hello.")]) > 3
     conversation.close()
     model.close()
+
+
+@pytest.mark.bundle
+def test_real_models_change_between_two_turns(artifact: Callable[[str], Path]) -> None:
+    """The bundle's own models, by their paths, stand in for smaller ones; they are loaded anew."""
+    store = Store(artifact("silero-vad").parent)
+    settings = override(
+        Settings(),
+        [
+            f"load.recogniser={artifact('whisper-tiny.en-int8')}",
+            f"load.language_model={artifact('smollm2-135m-instruct-q4_1')}",
+            "language_model.max_answer_tokens=6",
+            # The question has the answer's words, and comes soon behind it.
+            "turns.echo_similarity=1",
+        ],
+    )
+    (question,) = speak_questions(["What is the capital of France?"])
+    quiet = np.zeros(8000, np.int16)
+    notices: list[Notice] = []
+
+    def watch(notice: Notice) -> None:
+        notices.append(notice)
+        if isinstance(notice, MetricsNotice):
+            tell(governor, *{1: [SLOW] * 3, 2: [QUICK] * 3}.get(notice.turn, []))
+
+    spare, engines = loading.cheaper(settings, store), loading.load_engines(settings, store)
+    with governed(policy(settings), spare, kind=Deaf) as governor:
+        session = Session(
+            engines,
+            settings,
+            ScriptedSource([np.r_[quiet, question.samples]] * 3, lambda: session.at_rest, "fast"),
+            WavSink(None, "fast"),
+            watch,
+            pace=Pace.LOCK_STEP,
+            governor=governor,
+        )
+        session.run()
+    engines.close()
+    assert [n.message for n in notices if isinstance(n, ErrorNotice)] == []
+    assert [n.direction for n in notices if isinstance(n, LoadNotice)] == ["down"] * 3 + ["up"] * 3
+    said = [n for n in notices if isinstance(n, TranscriptNotice) and n.final]
+    heard = [n.text for n in said if n.role == "user"]
+    assert heard == ["What is the capital of France?"] * 3
+    assert len([n for n in said if n.role == "agent" and n.text]) == 3
 
 
 # --------------------------------------------------------------------------- a conversation
