@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,19 +22,13 @@ from edgevoice.frames import Int16
 from edgevoice.load_governor import LoadGovernor, described
 from edgevoice.load_policy import rules
 from edgevoice.loading import load_engines
+from edgevoice.profiler.second_load import busy
 from edgevoice.questions import speak_questions
 from edgevoice.session import Session
 from edgevoice.settings import Settings
 from edgevoice.store import Store
 from edgevoice.weights import Engines
 
-BUSY = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:
-    for _ in range(200000):
-        pass
-"""
 AT_ONCE = 5
 MOST = 25
 PATIENCE_TURNS = 8
@@ -59,19 +51,17 @@ class Competition:
 
     def __init__(self, core: int) -> None:
         self._core = core
-        self._others: list[subprocess.Popen[bytes]] = []
+        self._count = 0
+        self._others = ExitStack()
 
     def grow(self) -> None:
-        for _ in range(min(AT_ONCE, MOST - len(self._others))):
-            process = subprocess.Popen([sys.executable, "-c", BUSY])
-            self._others.append(process)
-            os.sched_setaffinity(process.pid, {self._core})
+        if self._count < MOST:
+            self._count += AT_ONCE
+            for process in self._others.enter_context(busy(AT_ONCE)):
+                os.sched_setaffinity(process, {self._core})
 
     def end(self) -> None:
-        for process in self._others:
-            process.kill()
-            process.wait()
-        self._others.clear()
+        self._others.close()
 
 
 class Conversation:
