@@ -157,11 +157,16 @@ class LoadGovernor:
 
     def _govern(self) -> None:
         tells = True
+        look_s = time.monotonic() + self._reading_s
         while True:
-            try:
-                told = self._told.get(timeout=self._reading_s if tells else None)
-            except queue.Empty:
+            # Where several callers' turns come, they come more often than readings are due.
+            if tells and time.monotonic() >= look_s:
                 tells = self._look()
+                look_s = time.monotonic() + self._reading_s
+            try:
+                wait_s = max(0.0, look_s - time.monotonic()) if tells else None
+                told = self._told.get(timeout=wait_s)
+            except queue.Empty:
                 continue
             if told is None:
                 return

@@ -195,7 +195,7 @@ def _turn(state: LoadState, at_ms: float, turn: TurnFigures, rules: LoadRules) -
         state = replace(state, missed=state.missed + 1, met=0)
         if state.missed < rules.missed_turns:
             return state, None
-        why = f"{shown}, missed {state.missed} times in a row"
+        why = f"{shown}; turns over budget in a row: {state.missed}"
         return _down(state, at_ms, rules, _Cause(name, value, bound, why))
     with_room = value <= rules.room * bound
     state = replace(state, missed=0, met=state.met + 1 if with_room else 0)
@@ -203,7 +203,7 @@ def _turn(state: LoadState, at_ms: float, turn: TurnFigures, rules: LoadRules) -
         state = replace(state, on_trial=False, patience=max(1, state.patience // 2))
     if not _may_rise(state, at_ms, rules):
         return state, None
-    why = f"{shown}, met with room {state.met} times in a row"
+    why = f"{shown}; turns with room in a row: {state.met}"
     return _up(state, at_ms, rules, _Cause(name, value, bound, why))
 
 
@@ -215,7 +215,7 @@ def _reading(state: LoadState, at_ms: float, reading: Reading, rules: LoadRules)
             return replace(state, hot_ms=at_ms), None
         # Turns with room may have come while it was still too early.
         if _may_rise(state, at_ms, rules):
-            why = f"calm, and every budget met with room {state.met} times in a row"
+            why = f"no heat any more; turns with room in a row: {state.met}"
             return _up(state, at_ms, rules, _Cause("throttling", 0.0, 0.0, why))
         return state, None
     state = replace(state, hot_ms=at_ms)

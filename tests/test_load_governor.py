@@ -115,7 +115,7 @@ def test_it_takes_and_gives_back_steps_and_says_so() -> None:
     assert status["latest"][0]["value"] == 9000.0
     assert described(status) == (
         "answers are not begun before the turn is over (last step up: first sound after 100 ms, "
-        "budget 1500, met with room 1 times in a row)"
+        "budget 1500; turns with room in a row: 1)"
     )
 
 
@@ -137,6 +137,16 @@ def test_a_device_that_throttles_is_heard_of() -> None:
         readings[0] = Reading()
         tell(governor, QUICK)
         assert governor.standing.taken == ()
+
+
+def test_many_turns_do_not_keep_it_from_looking_at_the_device() -> None:
+    with governed(read=lambda: Reading(("throttled",)), reading_s=0.2) as governor:
+
+        def told_and_seen() -> bool:
+            governor.turn(TurnFigures(response_ms=1400.0))
+            return bool(governor.standing.taken)
+
+        until(told_and_seen)  # a turn every 10 ms
 
 
 def test_a_device_that_tells_nothing_is_not_asked_again() -> None:

@@ -118,17 +118,17 @@ def test_patience_has_an_end() -> None:
         (
             TurnFigures(response_ms=2000.0, recognition_rtf=1.1, gap_ms=0.0),
             "response_ms",
-            "first sound after 2000 ms, budget 1000, missed 3 times in a row",
+            "first sound after 2000 ms, budget 1000; turns over budget in a row: 3",
         ),
         (
             TurnFigures(response_ms=1200.0, recognition_rtf=2.5, gap_ms=0.0),
             "recognition_rtf",
-            "recognition at 2.50 of the speech's length, budget 1, missed 3 times in a row",
+            "recognition at 2.50 of the speech's length, budget 1; turns over budget in a row: 3",
         ),
         (
             TurnFigures(response_ms=200.0, recognition_rtf=0.1, gap_ms=900.0),
             "gap_ms",
-            "900 ms of silence within an answer, budget 500, missed 3 times in a row",
+            "900 ms of silence within an answer, budget 500; turns over budget in a row: 3",
         ),
     ],
 )

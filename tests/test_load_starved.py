@@ -126,7 +126,7 @@ def test_it_steps_down_while_starved_and_up_again(artifact: Callable[[str], Path
     ]
     assert taken.value > taken.bound
     assert given_back.value < given_back.bound
-    assert "missed 2 times in a row" in taken.detail
+    assert "turns over budget in a row: 2" in taken.detail
 
 
 def unstarved(engines: Engines, settings: Settings, question: Int16) -> float:
