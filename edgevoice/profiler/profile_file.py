@@ -10,7 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,17 @@ from edgevoice.errors import ConfigError
 from edgevoice.profiler.budgets import Budget
 from edgevoice.profiler.figures import FIGURES
 from edgevoice.profiler.rounds import Measured
+from edgevoice.profiler.running_on import RanOn
 from edgevoice.profiler.spread import Estimate, Rounds, estimates
 from edgevoice.profiler.waterfall import Bar
 
 SCHEMA = "edgevoice-profile"
 SCHEMA_VERSION = 1
 SHARES = (50, 90, 95)
+
+BETWEEN_RUNS = 0.02
+"""Standard error of a time's logarithm from one run to the next that rounds of a run do not show:
+where the code lies in memory, which core, how warm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Profile:
         host: Name and value of every fact of the machine.
         versions: Of the packages, by name.
         models: By stage: name, family, scheme, manifest_sha256, files.
+        ran_on: By stage, the execution providers that onnxruntime ran it on; without stages that
+            other engines run.
         settings: By section and key.
         conditions: Load, load average at the start, device profile, rounds, how long it took.
         samples: By figure and round.
@@ -52,6 +59,7 @@ class Profile:
     host: Mapping[str, str]
     versions: Mapping[str, str]
     models: Mapping[str, Any]
+    ran_on: Mapping[str, Sequence[RanOn]]
     settings: Mapping[str, Any]
     conditions: Mapping[str, Any]
     samples: Mapping[str, Rounds]
@@ -66,7 +74,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         found = {
-            key: dict(zip(SHARES, estimates(self.samples[key], SHARES), strict=True))
+            key: dict(zip(SHARES, estimates(self.samples[key], SHARES, _between(key)), strict=True))
             for key in FIGURES
             if key in self.samples
         }
@@ -75,6 +83,10 @@ class Profile:
     def count(self, key: str) -> int:
         """Return how many samples of a figure there are."""
         return sum(map(len, self.samples[key]))
+
+
+def _between(key: str) -> float:
+    return BETWEEN_RUNS if FIGURES[key].timed else 0.0
 
 
 def overhead(measured: Measured) -> dict[str, float]:
@@ -125,6 +137,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
         "host": profile.host,
         "versions": profile.versions,
         "models": profile.models,
+        "providers": profile.ran_on,
         "settings": profile.settings,
         "conditions": profile.conditions,
         "figures": figures,
@@ -183,6 +196,8 @@ def load(path: Path) -> Profile:
             host=data["host"],
             versions=data["versions"],
             models=data["models"],
+            # A profile of an older edgevoice does not say.
+            ran_on=data.get("providers", {}),
             settings=data["settings"],
             conditions=data["conditions"],
             samples={key: _rounds(figure["rounds"]) for key, figure in data["figures"].items()},

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from edgevoice.profiler.compare import Comparison
 from edgevoice.profiler.figures import FIGURES, STAGES, YARDSTICK
 from edgevoice.profiler.profile_file import Profile
+from edgevoice.profiler.running_on import told
 from edgevoice.profiler.spread import estimate, ratio
 
 
@@ -20,7 +21,8 @@ def profile_lines(profile: Profile) -> Iterator[str]:
         keys = [key for key in profile.estimates if FIGURES[key].stage == stage]
         if keys:
             model = profile.models.get(stage, {}).get("name", "")
-            yield f"{stage}{f': {model}' if model else ''}"
+            where = told(profile.ran_on.get(stage, ()))
+            yield f"{stage}{f': {model}' if model else ''}{f', {where}' if where else ''}"
         for key in keys:
             figure, found = FIGURES[key], profile.estimates[key]
             yield (
@@ -61,6 +63,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     for change in (*comparison.changes, *yardstick):
         figure = FIGURES[change.key]
         title = f"{figure.stage}: {figure.title}, {figure.unit}{'*' if change.less_waiting else ''}"
+        title += "" if change.view == "at best" else f", {change.view}"
         verdict = change.verdict.upper() if change.verdict == "worse" else change.verdict
         yield (
             f"{title:66}{number(change.before):>9}{number(change.after):>9}{change.ratio:8.3f}  "
@@ -68,6 +71,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         )
     if any(change.less_waiting for change in comparison.changes):
         yield "* less what the stage waited for a core, so that other work counts for little"
+    yield "compared is each figure at its best in every round, and the better quarter of rounds"
     if not comparison.regressions:
         yield "nothing is worse beyond the noise"
     for change in comparison.regressions:
@@ -111,13 +115,13 @@ def _soak_lines(profile: Profile) -> Iterator[str]:
     soak = profile.soak
     if soak is None:
         return
-    told: Mapping[str, str] = {
+    texts: Mapping[str, str] = {
         "hottest_c": "{} C at most",
         "throttled_share": "throttled {:.0%} of the time",
         "memory_growth_mb_per_min": "memory grows {:+} MiB a minute",
         "slowdown": "conversations take {} times as long at the end",
     }
-    parts = [text.format(soak[name]) for name, text in told.items() if soak.get(name) is not None]
+    parts = [text.format(soak[name]) for name, text in texts.items() if soak.get(name) is not None]
     if soak.get("hottest_c") is None:
         parts.append("the kernel tells no temperature")
     yield f"after {soak['duration_s']:.0f} s of work: {'; '.join(parts)}"
