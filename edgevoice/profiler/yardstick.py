@@ -23,7 +23,8 @@ _REPEATS = 5
 
 def work_ms() -> Times:
     """Hash, add and interpret for some 2 ms on one thread, a few times; return the best time."""
-    return np.min([_once() for _ in range(_REPEATS)], axis=0)
+    best: Times = np.min([_once() for _ in range(_REPEATS)], axis=0)
+    return best
 
 
 def _once() -> Times:
