@@ -36,6 +36,10 @@ _FINALS_SHARE = 0.6
 """Of the time: races end at the one, finals at the other; the rest is the confirmation's."""
 
 _FINALISTS = 3
+
+_WIDE = 0.9
+"""An interval that reaches below this leaves room for a gain that one would want."""
+
 NOT_JUDGED = "how well it recognises, answers or sounds was not judged"
 
 
@@ -80,10 +84,13 @@ class Tuned:
         what = "; ".join(map(str, self.chosen))
         if self.gains:
             return f"a gain: with {what}, voice-to-voice takes {told}"
-        return (
+        said = (
             "the default is already best within noise: with the most promising change "
             f"({what}) voice-to-voice takes {told}"
         )
+        if self.voice_to_voice.interval(CONFIDENCE)[0] < _WIDE:
+            said += "; that noise is wide: a quieter machine or a longer --limit tells more"
+        return said
 
 
 def tune(
@@ -154,8 +161,6 @@ def _races(
     """Return all trials, the adopted ones by stage and kind, and whether time ran out."""
     store = Store.default()
     wanted = list(candidates.choices(settings, store))
-    # The more that are tried, the surer each must be.
-    level = 1.0 - (1.0 - CONFIDENCE) / max(1, sum(len(each.candidates) for each in wanted))
     trials: list[Trial] = []
     best: dict[tuple[str, str], Trial] = {}
     for number, choice in enumerate(wanted):
@@ -169,7 +174,9 @@ def _races(
             continue
         share_s = left_s / (len(wanted) - number)
         open_choice = Choice(choice.stage, choice.kind, still)
-        for trial in race(now, open_choice, speech, share_s, level=level, open_child=open_child):
+        for trial in race(
+            now, open_choice, speech, share_s, level=CONFIDENCE, open_child=open_child
+        ):
             trials.append(trial)
             tell(describe(trial))
             if trial.adopted:
@@ -182,7 +189,7 @@ def _finalists(
 ) -> list[tuple[Candidate, ...]]:
     """Return the changes that conversations are held with: all winners, and the best of them alone.
 
-    Without a winner it is the loser that may yet gain most.
+    Without a winner it is the loser that is least surely slower.
     """
     won = sorted(best.values(), key=lambda trial: trial.ratio.value)
     if won:
@@ -190,7 +197,7 @@ def _finalists(
         alone = [(trial.candidate,) for trial in won] if len(won) > 1 else []
         return [together, *alone][:_FINALISTS]
     measured = [trial for trial in trials if not trial.failure]
-    hopeful = sorted(measured, key=lambda trial: trial.ratio.value)[:1]
+    hopeful = sorted(measured, key=lambda trial: trial.ratio.interval(CONFIDENCE)[1])[:1]
     return [(trial.candidate,) for trial in hopeful]
 
 
