@@ -237,6 +237,20 @@ def test_candidates_are_what_two_alike_cores_and_this_store_leave_open(
             assert config.override(Settings(), [assignment]) != Settings()
 
 
+def test_providers_that_this_onnxruntime_has_are_candidates_of_graphs_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    built = ["XnnpackExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
+    (found,) = candidates.of(Settings(), "speech", "provider", store)
+    assert found.assignment == 'speech.providers=["xnnpack", "cpu"]'
+    assert candidates.of(Settings(), "language-model", "provider", store) == ()  # a GGUF
+    elsewhere = config.override(Settings(), ['speech.providers=["xnnpack", "cpu"]'])
+    assert [c.value for c in candidates.of(elsewhere, "speech", "provider", store)] == ["cpu"]
+
+
 def test_kinds_of_cores_are_candidates_where_there_are_enough_of_them(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from edgevoice import affinity, host, manifest
 from edgevoice.config import literal
 from edgevoice.devices.cores import core_groups
+from edgevoice.devices.profile import PROVIDERS
 from edgevoice.devices.root import Root
 from edgevoice.engines.providers import NAMES
 from edgevoice.manifest import Manifest
@@ -172,10 +173,11 @@ def _providers(described: Manifest) -> Sequence[str]:
         return ()
     import onnxruntime as ort
 
-    found = [name for name, own in NAMES.items() if own in ort.get_available_providers()]
+    here = [*ort.get_available_providers()]
     if "npu" in described.engine and importlib.util.find_spec("onnxruntime_qnn"):
-        found.append("qnn")
-    return found
+        here.append(NAMES["qnn"])
+    # What a device profile cannot name cannot be kept either.
+    return [name for name, own in NAMES.items() if own in here and own in PROVIDERS]
 
 
 def _order(first: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from edgevoice.events import Notice, StateNotice
 from edgevoice.exchanges import Exchange
 from edgevoice.frames import Int16, ms_to_samples, samples_to_ms
 from edgevoice.loading import load_engines
-from edgevoice.profiler.running_on import ran_on
+from edgevoice.profiler.running_on import plain
 from edgevoice.profiler.stage_child import Answer, Request, Serve, resident_mb, since_ms, speak
 from edgevoice.profiler.tracing import Trace, span_cost_us, traced
 from edgevoice.questions import SpokenQuestion, from_file
@@ -96,13 +96,6 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
         settings, language_model=replace(settings.language_model, max_answer_tokens=short)
     )
     engines = load_engines(settings)
-    stages: Mapping[str, object] = {
-        "vad": engines.vad,
-        "recogniser": engines.recogniser,
-        "end-of-turn": engines.end_of_turn,
-        "language-model": engines.language_model,
-        "speech": engines.speech,
-    }
     recorded = itertools.cycle([from_file(Path(path)) for path in request["speech"]])
     before_mb = resident_mb()
 
@@ -145,7 +138,7 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
         "cold_start_ms": cold_ms,
         "idle_memory_mb": before_mb,
         "span_us": span_cost_us(),
-        "ran_on": {stage: found for stage, engine in stages.items() if (found := ran_on(engine))},
+        "ran_on": {stage: plain(ran) for stage, ran in engines.providers().items()},
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from edgevoice.engines import providers
+from edgevoice.engines.providers import Ran
 
 RanOn: TypeAlias = Mapping[str, Any]
 """``name`` and ``detail`` of a provider, the names ``tried`` in their order, the last one its own,
@@ -15,8 +16,11 @@ and a line of why for each that was ``passed_over``."""
 def ran_on(engine: object) -> RanOn | None:
     """Return what a loaded engine runs on; None where it does not say (llama.cpp, AEC3)."""
     ran = providers.of(engine)
-    if ran is None:
-        return None
+    return None if ran is None else plain(ran)
+
+
+def plain(ran: Ran) -> RanOn:
+    """Return ``ran`` as plain values."""
     tried = [line.partition(":")[0] for line in ran.passed_over]
     return {
         "name": ran.name,
