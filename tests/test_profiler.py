@@ -522,3 +522,21 @@ def test_other_work_on_the_machine_hides_no_regression_and_makes_none() -> None:
     quiet, slow = profiled(1), profiled(3, end_of_turn=30.0)
     assert "vad" not in compare(quiet, crowded(profiled(2), 2.0)).worse_stages
     assert "end-of-turn" in compare(crowded(quiet, 2.0), slow).worse_stages
+
+
+def test_intervals_are_wider_where_other_work_took_the_cores() -> None:
+    quiet = profiled(1)
+    taken = {
+        key: [[x / 2 for x in row] for row in rows]
+        for key, rows in quiet.samples.items()
+        if key.endswith("cold_start_ms") or key == YARDSTICK
+    }
+    fields = {name: getattr(quiet, name) for name in Profile.__dataclass_fields__}
+    del fields["estimates"]
+    busy = Profile(**{**fields, "free": {**quiet.free, **taken}})
+    assert busy.waited_share == pytest.approx(0.5, abs=0.01)
+    for profile, least in ((quiet, 0.05), (busy, 0.6)):
+        found = profile.estimates["conversation.voice_to_voice_ms"][50]
+        assert math.log(found.high / found.low) > least
+    memory = "conversation.memory_mb"  # which nobody else takes
+    assert busy.estimates[memory] == quiet.estimates[memory]

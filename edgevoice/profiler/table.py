@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from edgevoice.profiler.compare import Comparison
-from edgevoice.profiler.figures import FIGURES, STAGES, YARDSTICK
+from edgevoice.profiler.figures import FIGURES, STAGES
 from edgevoice.profiler.profile_file import Profile
 from edgevoice.profiler.running_on import told
 from edgevoice.profiler.spread import estimate, ratio
@@ -47,8 +47,11 @@ def profile_lines(profile: Profile) -> Iterator[str]:
         f"the profiler itself: {spans}{own['timing_us']:.1f} us a timed sample; waiting took "
         f"{100 * own['parent_share_of_a_core']:.1f} % of a core"
     )
-    if (waited := waited_share(profile)) is not None:
-        yield f"stages waited for a core {waited:.0%} of their time: what else ran took it"
+    if (waited := profile.waited_share) is not None:
+        yield (
+            f"stages waited for a core {waited:.0%} of their time: what else ran took it; the "
+            "more, the wider the intervals"
+        )
     yield (
         f"{conditions['rounds']} rounds in {conditions['took_s']:.0f} s; load average at the start "
         f"{_load(conditions['load_average'])}; {conditions['load']} busy processes beside it"
@@ -98,17 +101,6 @@ def _alone(profile: Profile, key: str) -> str:
     """Write the median less the waiting for a core, "" where that is not known."""
     free = profile.free.get(key)
     return number(estimate(free).value) if free else ""
-
-
-def waited_share(profile: Profile) -> float | None:
-    """Return the share of the stages' own time that they could not run, None if not counted."""
-    pairs = [
-        (sum(map(sum, profile.samples[key])), sum(map(sum, free)))
-        for key, free in profile.free.items()
-        if key.endswith(".cold_start_ms") or key == YARDSTICK
-    ]
-    wall, free_ms = (sum(each) for each in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
-    return 1.0 - free_ms / wall if wall else None
 
 
 def _soak_lines(profile: Profile) -> Iterator[str]:
