@@ -50,7 +50,8 @@ class Tuned:
     Attributes:
         trials: All that was tried, in order.
         chosen: The changes that were held against the default in the end.
-        voice_to_voice: Time with them over time without; None where there was nothing to try.
+        voice_to_voice: Time with them over time without; None where there was nothing to try, or
+            too few conversations had an answer.
         before_ms: Median of the pairs with the default.
         after_ms: With the changes.
         pairs: Of conversations.
@@ -76,7 +77,7 @@ class Tuned:
     def verdict(self) -> str:
         """What was gained over the default, or that it is best, in one line with its interval."""
         if self.voice_to_voice is None:
-            return "there is nothing to choose here: no candidate could be measured"
+            return "nothing is open here, or nothing else could be measured: the default stays"
         told = (
             f"{ratio_text(self.voice_to_voice, CONFIDENCE)} of the default's time, median "
             f"{self.before_ms:.0f} -> {self.after_ms:.0f} ms, {self.pairs} pairs"
@@ -119,14 +120,15 @@ def tune(
     ends_s = began_s + limit_s * _FINALS_SHARE
     chosen = _final(settings, finalists, speech, ends_s, tell=tell, open_child=open_child)
     changed = _with(settings, chosen)
-    blocks = hold(settings, changed, speech, began_s + limit_s, open_child)
+    held = hold(settings, changed, speech, began_s + limit_s, open_child)
+    blocks = [block for block in held if block]
     pairs = [pair for block in blocks for pair in block]
-    if not pairs:
+    if len(blocks) < 2:  # of which there is no interval
         return Tuned(tuple(trials), unfinished=unfinished)
     return Tuned(
         tuple(trials),
         chosen,
-        paired_ratio([block for block in blocks if block]),
+        paired_ratio(blocks),
         percentile([before for before, _ in pairs], 50.0),
         percentile([after for _, after in pairs], 50.0),
         len(pairs),
