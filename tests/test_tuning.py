@@ -409,3 +409,34 @@ def test_a_pinned_stage_is_loaded_and_works_on_its_cores_and_its_caller_does_not
     assert isinstance(loading.load_engines(Settings(), Store(tmp_path)).speech, _Voice)
     with pytest.raises(ConfigError, match=r"speech\.cores = 'all'"):
         loading.load_engines(config.override(Settings(), ['speech.cores="all"']), Store(tmp_path))
+
+
+def test_a_scheme_is_judged_less_the_waiting_for_a_core_and_threads_with_it() -> None:
+    class Waiting(FakeMachine):
+        """All wait for cores that others have, the candidate longer than the present choice."""
+
+        def __call__(self, module: str, settings: Settings, **request: object) -> FakeChild:
+            child = super().__call__(module, settings, **request)
+            plain, present = child.ask, settings == Settings()
+
+            def ask(**wanted: Any) -> dict[str, Any]:
+                answer = plain(**wanted)
+                (free,) = answer["free"]
+                waited_ms = 200.0 if present else 500.0
+                return {
+                    **answer,
+                    "samples": [{k: ms + waited_ms for k, ms in free.items()}],
+                }
+
+            child.ask = ask  # type: ignore[method-assign]
+            return child
+
+    def factor(settings: Settings, stage: str) -> float:
+        return 1.0 if settings.speech == Settings().speech else 0.7
+
+    scheme = Candidate("speech", "scheme", "fp32", 'speech.model="mine"', "mine")
+    for candidate, adopted in ((scheme, True), (threads("speech", 2), False)):
+        choice = Choice("speech", candidate.kind, (candidate,))
+        fake = Waiting(1, factor=factor)
+        (trial,) = race(Settings(), choice, "q", 30.0, level=0.95, open_child=fake)
+        assert trial.adopted is adopted

@@ -18,7 +18,7 @@ from typing import Any
 from edgevoice import config
 from edgevoice.errors import EdgevoiceError
 from edgevoice.latency import percentile
-from edgevoice.profiler.candidates import Candidate, Choice
+from edgevoice.profiler.candidates import Candidate, Choice, Kind
 from edgevoice.profiler.children import STAGE, Child
 from edgevoice.profiler.rounds import Open
 from edgevoice.profiler.spread import Ratio, paired_ratio
@@ -27,6 +27,10 @@ from edgevoice.settings import Settings
 FEWEST_PAIRS = 5
 _MOST_PAIRS = 15
 _HALVED_AFTER = (3, 6)
+_CORE_FREE: tuple[Kind, ...] = ("scheme", "chunk")
+"""Kinds that are measured less the waiting for a core, so that other work counts for little; for
+the others that waiting is part of what they change."""
+
 _AT_ONCE = 3
 """Candidates that are loaded beside the present choice: memory is short where it matters most."""
 
@@ -140,7 +144,7 @@ def _heat(
             ):
                 break
             try:
-                _round(own, running, pairs, stage, number)
+                _round(own, running, pairs, heat[0], number)
             except EdgevoiceError as error:
                 failures.update(dict.fromkeys(running, str(error)))
                 break
@@ -168,16 +172,17 @@ def _round(
     own: Child,
     running: Mapping[Candidate, Child],
     pairs: Mapping[Candidate, Pairs],
-    stage: str,
+    first: Candidate,
     number: int,
 ) -> None:
     """Measure all, another first each time."""
     children = [own, *running.values()]
     turned = number % len(children)
+    clock = "free" if first.kind in _CORE_FREE else "samples"
     took: dict[Child, float] = {}
     for child in (*children[turned:], *children[:turned]):
-        (sample,) = child.ask(samples=1)["samples"]
-        took[child] = wait_ms(stage, sample)
+        (sample,) = child.ask(samples=1)[clock]
+        took[child] = wait_ms(first.stage, sample)
     for candidate, child in running.items():
         pairs[candidate].append((took[own], took[child]))
 
