@@ -230,6 +230,9 @@ def test_candidates_are_what_two_alike_cores_and_this_store_leave_open(
         "speech.first_chunk_ms=175.0",
         "speech.first_chunk_ms=700.0",
     ]
+    longest = config.override(Settings(), ["speech.first_chunk_ms=2000"])
+    (half,) = candidates.of(longest, "speech", "chunk", store)
+    assert half.setting == 1000.0
     assert not [key for key in named if key[1] == "provider"]  # this onnxruntime has the CPU alone
     assert thread_counts(4) == [1, 2, 3, 4]
     for assignments in named.values():

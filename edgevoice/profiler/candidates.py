@@ -38,7 +38,9 @@ SECTIONS: Mapping[str, str] = {
 
 _CHUNK_KEYS = {"recogniser": "chunk_ms", "speech": "first_chunk_ms"}
 _CHUNK_FACTORS = (0.5, 2.0)
-_LEAST_CHUNK_MS = 50.0
+_CHUNKS_MS = (50.0, 2000.0)
+"""What the settings and device profiles allow."""
+
 _SINGLE_CORES = 4
 """Of alike cores, each is tried where there are no more; more are the scheduler's business."""
 
@@ -132,7 +134,7 @@ def of(
             return tuple(
                 _candidate(stage, kind, key, length, f"{length:g} ms")
                 for length in lengths
-                if length >= _LEAST_CHUNK_MS
+                if _CHUNKS_MS[0] <= length <= _CHUNKS_MS[1]
             )
 
 
