@@ -17,13 +17,15 @@ from edgevoice.devices.detect import refuse_other_architecture
 from edgevoice.devices.profile import DeviceProfile, load_profile
 from edgevoice.settings import Settings
 
-_THREADS = {
+_SECTIONS = {
     "asr": "recogniser",
     "end_of_turn": "end_of_turn",
     "llm": "language_model",
     "tts": "speech",
 }
-"""The section of the settings whose ``threads`` each stage of a profile is."""
+"""The section of the settings that each stage of a profile is."""
+
+_CHUNKS = {"asr": ("recogniser", "chunk_ms"), "tts": ("speech", "first_chunk_ms")}
 
 _PROVIDERS = {
     "CPUExecutionProvider": "cpu",
@@ -69,12 +71,14 @@ def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:
     Threads are no more than the cores that this process may use: those that wait for each other
     are slower than fewer.
     """
-    threads = {
-        (_THREADS[stage], "threads"): min(count, host.cores())
-        for stage, count in profile.threads.items()
-    }
     return {
-        **threads,
+        **{
+            (_SECTIONS[stage], "threads"): min(count, host.cores())
+            for stage, count in profile.threads.items()
+        },
+        **{(_SECTIONS[stage], "cores"): cores for stage, cores in profile.stage_cores.items()},
+        **{(_SECTIONS[stage], "model"): name for stage, name in profile.models.items()},
+        **{_CHUNKS[stage]: length_ms for stage, length_ms in profile.chunks_ms.items()},
         **_providers(profile),
         ("audio", "port"): profile.audio.port,
         **{("load", key): value for key, value in _load(profile).items()},
@@ -89,12 +93,15 @@ def _load(profile: DeviceProfile) -> Mapping[str, Any]:
 
 
 def _providers(profile: DeviceProfile) -> Mapping[tuple[str, str], tuple[str, ...]]:
-    known = tuple(_PROVIDERS[name] for name in profile.providers if name in _PROVIDERS)
-    # Context binaries are judged and run for the end-of-turn model alone so far: to try the NPU
-    # elsewhere would be a warning at each start.
-    others = tuple(name for name in known if name != "qnn")
-    return {
-        ("end_of_turn", "providers"): known or ("cpu",),
-        ("language_model", "providers"): others or ("cpu",),
-        ("speech", "providers"): others or ("cpu",),
-    }
+    found = {}
+    for stage, section in _SECTIONS.items():
+        if not hasattr(getattr(Settings(), section), "providers"):
+            continue
+        own = profile.stage_providers.get(stage)
+        known = tuple(_PROVIDERS[name] for name in own or profile.providers if name in _PROVIDERS)
+        if own is None and stage != "end_of_turn":
+            # Context binaries are judged and run for the end-of-turn model alone so far: to try
+            # the NPU elsewhere would be a warning at each start.
+            known = tuple(name for name in known if name != "qnn")
+        found[section, "providers"] = known or ("cpu",)
+    return found

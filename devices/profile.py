@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from edgevoice import config, strict_table
+from edgevoice import affinity, config, strict_table
 from edgevoice.devices import features
 from edgevoice.errors import ConfigError, unknown
 from edgevoice.strict_table import Table
@@ -25,6 +25,10 @@ STAGES = ("asr", "llm", "tts")
 """The stages whose models come in several schemes."""
 
 THREAD_STAGES = ("asr", "end_of_turn", "llm", "tts")
+"""The stages with threads, cores, a model and providers of their own."""
+
+CHUNK_STAGES = ("asr", "tts")
+"""The stages that take or make sound in pieces."""
 
 BUDGETS = {
     "vad_frame": "voice activity detection of one 32 ms window",
@@ -66,6 +70,10 @@ _OWN_KEYS = (
     "audio",
     "schemes",
     "threads",
+    "cores",
+    "chunks_ms",
+    "models",
+    "stage_providers",
     "budgets_ms",
     "load",
     "notes",
@@ -128,6 +136,13 @@ class DeviceProfile:
         audio: Its port.
         schemes: For each of :data:`STAGES` the schemes to prefer, best first.
         threads: Threads of one run of each of :data:`THREAD_STAGES` that is named.
+        stage_cores: Cores that each of :data:`THREAD_STAGES` that is named runs on, by the kernel's
+            numbers as :func:`edgevoice.affinity.parse` takes them. ``[cores]`` in the file.
+        chunks_ms: Length of the pieces in which each of :data:`CHUNK_STAGES` that is named takes
+            sound (``asr``) or makes the first of it (``tts``).
+        models: Artifact that each of :data:`THREAD_STAGES` that is named runs, where the user has
+            chosen none.
+        stage_providers: Instead of ``providers``, for each of :data:`THREAD_STAGES` that is named.
         budgets_ms: Targets, for those of :data:`BUDGETS` that are named.
         load: Keys of the settings' ``[load]``, but no models, by which the runtime does
             less on this device.
@@ -149,6 +164,10 @@ class DeviceProfile:
     audio: AudioPort = field(default_factory=AudioPort)
     schemes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     threads: Mapping[str, int] = field(default_factory=dict)
+    stage_cores: Mapping[str, str] = field(default_factory=dict)
+    chunks_ms: Mapping[str, float] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    stage_providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     budgets_ms: Mapping[str, float] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
@@ -249,6 +268,10 @@ def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None
         ),
         schemes={**base.schemes, **_schemes(table)},
         threads={**base.threads, **_threads(table)},
+        stage_cores={**base.stage_cores, **_stage_cores(table)},
+        chunks_ms={**base.chunks_ms, **_chunks(table)},
+        models={**base.models, **_models(table)},
+        stage_providers={**base.stage_providers, **_stage_providers(table)},
         budgets_ms={**base.budgets_ms, **_budgets(table)},
         load={**base.load, **_load_settings(table)},
         notes=table.get("notes", str, base.notes).strip(),
@@ -310,6 +333,31 @@ def _schemes(table: Table) -> dict[str, tuple[str, ...]]:
 def _threads(table: Table) -> dict[str, int]:
     part = Table(table.get("threads", dict, {}), f"{table.where}: threads", (), THREAD_STAGES)
     return {stage: part.whole(stage, 1, 64) for stage in part.data}
+
+
+def _stage_cores(table: Table) -> dict[str, str]:
+    part = Table(table.get("cores", dict, {}), f"{table.where}: cores", (), THREAD_STAGES)
+    found = {stage: part.get(stage, str) for stage in part.data}
+    for stage, cores in found.items():
+        affinity.parse(cores, f"{part.where}.{stage}")
+    return found
+
+
+def _chunks(table: Table) -> dict[str, float]:
+    values = table.get("chunks_ms", dict, {})
+    part = Table(values, f"{table.where}: chunks_ms", (), CHUNK_STAGES)
+    return {stage: part.number(stage, 50, 2000) for stage in part.data}
+
+
+def _models(table: Table) -> dict[str, str]:
+    part = Table(table.get("models", dict, {}), f"{table.where}: models", (), THREAD_STAGES)
+    return {stage: part.get(stage, str) for stage in part.data}
+
+
+def _stage_providers(table: Table) -> dict[str, tuple[str, ...]]:
+    values = table.get("stage_providers", dict, {})
+    part = Table(values, f"{table.where}: stage_providers", (), THREAD_STAGES)
+    return {stage: part.choices(stage, PROVIDERS) for stage in part.data}
 
 
 def _budgets(table: Table) -> dict[str, float]:

@@ -10,6 +10,18 @@ from edgevoice.devices.profile import BUDGETS, DeviceProfile
 
 _KEYS = ("title", "inherits", "architecture", "cpu_features", "memory_mb", "memory_budget_mb")
 _MORE_KEYS = ("providers", "recognition", "recognised_by", "notes")
+_TABLES = (
+    "schemes",
+    "threads",
+    "cores",
+    "chunks_ms",
+    "models",
+    "stage_providers",
+    "budgets_ms",
+    "load",
+    "sources",
+)
+_FIELD_OF = {"cores": "stage_cores"}  # `cores` is how many there are
 
 
 def to_toml(profile: DeviceProfile) -> str:
@@ -23,8 +35,8 @@ def to_toml(profile: DeviceProfile) -> str:
         lines += ["", "[[clusters]]", *_pairs(table)]
     audio = {"port": profile.audio.port, "latency_ms": profile.audio.latency_ms}
     lines += ["", "[audio]", *_pairs(audio)]
-    for name in ("schemes", "threads", "budgets_ms", "load", "sources"):
-        if table := getattr(profile, name):
+    for name in _TABLES:
+        if table := getattr(profile, _FIELD_OF.get(name, name)):
             lines += ["", f"[{name}]", *_pairs(table, BUDGETS if name == "budgets_ms" else {})]
     return "\n".join(lines) + "\n"
 

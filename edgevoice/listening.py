@@ -29,9 +29,6 @@ from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_
 from edgevoice.stages import EndOfTurn, Recogniser, RecogniserModel
 from edgevoice.workers import Job, Worker
 
-_BATCH_SAMPLES = ms_to_samples(100)
-"""Audio goes to the recogniser in pieces of this size, to spare it a hundred calls a second."""
-
 _JUDGED_SAMPLES = 8 * SAMPLE_RATE_HZ
 """Smart Turn looks at the last 8 s."""
 
@@ -59,6 +56,8 @@ class Listener:
         post: Takes events; called from worker threads.
         now_ms: The session's clock.
         on_error: Called on a worker's thread with what an engine raised.
+        chunk_ms: Audio goes to the recogniser in pieces of this length, to spare it a hundred calls
+            a second.
 
     Attributes:
         has_floor: The user speaks to an agent that is silent, so that looking ahead is worth it.
@@ -71,7 +70,10 @@ class Listener:
         post: Callable[[Event], None],
         now_ms: Callable[[], float],
         on_error: Callable[[Exception], None],
+        *,
+        chunk_ms: float = 100.0,
     ) -> None:
+        self._chunk_samples = ms_to_samples(chunk_ms)
         self._recogniser = recogniser
         self._judge = judge
         self._post = post
@@ -179,7 +181,7 @@ class Listener:
         while self._turn_samples - self._turn_audio[0].size >= _JUDGED_SAMPLES:
             self._turn_samples -= self._turn_audio.popleft().size
         self._batch.append(samples)
-        if sum(part.size for part in self._batch) >= _BATCH_SAMPLES:
+        if sum(part.size for part in self._batch) >= self._chunk_samples:
             self._flush()
 
     def transcribe_pause(self, pause: int) -> None:

@@ -7,11 +7,16 @@ cold start is waited for.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from edgevoice import native_memory
+from edgevoice.affinity import Pin
+from edgevoice.engine_calls import wrapped
 from edgevoice.engines.language_model import load_language_model
 from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
 from edgevoice.engines.silero_vad import load_vad
@@ -53,28 +58,65 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
 
     Raises:
         ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
+        ConfigError: A stage's cores are no list of cores.
     """
     native_memory.bound()
     models = store or Store.default()
+    pins = _pins(settings)
     folders = {stage: models.path(name) for stage, name in settings.artifacts().items()}
     judge = folders.get("end-of-turn")
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
-        recogniser = pool.submit(load_recogniser, folders["recogniser"], settings.recogniser)
+        recogniser = pool.submit(
+            _held, pins["recogniser"], load_recogniser, folders["recogniser"], settings.recogniser
+        )
         end_of_turn: Future[EndOfTurn] | None = None
         if judge is not None:
-            end_of_turn = pool.submit(load_end_of_turn, judge, settings.end_of_turn)
+            end_of_turn = pool.submit(
+                _held, pins["end-of-turn"], load_end_of_turn, judge, settings.end_of_turn
+            )
         language_model = pool.submit(
-            load_language_model, folders.get("language-model"), settings.language_model
+            _held,
+            pins["language-model"],
+            load_language_model,
+            folders.get("language-model"),
+            settings.language_model,
         )
-        speech = pool.submit(load_speech, folders["speech"], settings.speech)
-        return Engines(
+        speech = pool.submit(_held, pins["speech"], load_speech, folders["speech"], settings.speech)
+        engines = Engines(
             vad=vad.result(),
             recogniser=recogniser.result(),
             end_of_turn=end_of_turn.result() if end_of_turn is not None else None,
             language_model=language_model.result(),
             speech=speech.result(),
         )
+    if not any(pins.values()):
+        return engines
+
+    def pinned(stage: str, name: str) -> AbstractContextManager[None]:
+        del name
+        return pins[stage].held()
+
+    return wrapped(engines, pinned)
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def _pins(settings: Settings) -> Mapping[str, Pin]:
+    return {
+        "recogniser": Pin("recogniser", settings.recogniser.cores),
+        "end-of-turn": Pin("end-of-turn", settings.end_of_turn.cores),
+        "language-model": Pin("language-model", settings.language_model.cores),
+        "speech": Pin("speech", settings.speech.cores),
+    }
+
+
+def _held(pin: Pin, load: Callable[Given, Made], *given: Given.args, **named: Given.kwargs) -> Made:
+    """Load where the stage will run: the threads that a session starts inherit its cores."""
+    with pin.held():
+        return load(*given, **named)
 
 
 def cheaper(settings: Settings, store: Store | None = None) -> Cheaper:

@@ -135,6 +135,7 @@ class Session:
             self._inbox.put,
             self.now_ms,
             self._report_later,
+            chunk_ms=settings.recogniser.chunk_ms,
         )
         self._microphone = Microphone(
             engines,

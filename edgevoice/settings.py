@@ -26,6 +26,7 @@ def setting(
 
 _PROVIDERS = ("cpu", "xnnpack", "qnn", "rknn")
 _PROVIDERS_DOC = "execution providers of onnxruntime, tried in this order"
+_CORES_DOC = "cores that it runs on, as taskset takes them (4-7); '' for any"
 _REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with a warning"
 
 
@@ -35,8 +36,8 @@ class DeviceSettings:
 
     profile: str = setting(
         "",
-        "device profile (`edgevoice devices list`) whose threads and audio port are used where "
-        "this file sets none; '' for none",
+        "device profile (`edgevoice devices list`) whose threads, cores, models and audio port "
+        "are used where this file sets none; '' for none",
     )
 
 
@@ -68,6 +69,10 @@ class RecogniserSettings:
 
     model: str = setting("whisper-tiny.en-int8", "catalogue name or folder of the recogniser")
     threads: int = setting(1, "threads of one decode", low=1, high=64)
+    cores: str = setting("", _CORES_DOC)
+    chunk_ms: float = setting(
+        100.0, "audio goes to the recogniser in pieces of this length", low=50, high=2000
+    )
     partial_interval_ms: float = setting(
         1000.0,
         "new audio between two growing partials of a segmented recogniser",
@@ -87,6 +92,7 @@ class EndOfTurnSettings:
 
     model: str = setting("smart-turn-v3.2", "catalogue name or path; '' to use pauses alone")
     threads: int = setting(1, "threads of one judgement", low=1, high=64)
+    cores: str = setting("", _CORES_DOC)
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
@@ -105,6 +111,7 @@ class LanguageModelSettings:
     threads: int = setting(
         0, "threads of prefill and decode; 0 is one for every core but one", low=0, high=64
     )
+    cores: str = setting("", _CORES_DOC)
     providers: tuple[str, ...] = setting(
         ("cpu",), f"{_PROVIDERS_DOC} (ONNX models alone)", choices=_PROVIDERS
     )
@@ -135,6 +142,14 @@ class SpeechSettings:
     engine: str = setting("auto", "which engine runs the voice", choices=("auto", "onnx", "sherpa"))
     threads: int = setting(
         0, "threads of one synthesis; 0 is one for every core but one", low=0, high=64
+    )
+    cores: str = setting("", _CORES_DOC)
+    first_chunk_ms: float = setting(
+        350.0,
+        "sound of a sentence that is made first, where its voice is made piece by piece; the rest "
+        "must be made while it plays",
+        low=50,
+        high=2000,
     )
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)

@@ -213,6 +213,15 @@ profiles = st.builds(
         st.sampled_from(profile.STAGES), st.lists(texts, unique=True, max_size=3).map(tuple)
     ),
     threads=st.dictionaries(st.sampled_from(profile.THREAD_STAGES), st.integers(1, 64)),
+    stage_cores=st.dictionaries(
+        st.sampled_from(profile.THREAD_STAGES), st.sampled_from(["", "0", "4-7", "0,2-3"])
+    ),
+    chunks_ms=st.dictionaries(st.sampled_from(profile.CHUNK_STAGES), st.floats(50, 2000)),
+    models=st.dictionaries(st.sampled_from(profile.THREAD_STAGES), texts),
+    stage_providers=st.dictionaries(
+        st.sampled_from(profile.THREAD_STAGES),
+        st.lists(st.sampled_from(profile.PROVIDERS), unique=True).map(tuple),
+    ),
     budgets_ms=st.dictionaries(st.sampled_from(list(BUDGETS)), st.floats(0.001, 3.6e6)),
     load=st.fixed_dictionaries(
         {}, optional={"hot_c": st.floats(0, 120), "enabled": st.booleans(), "met_turns": st.just(9)}

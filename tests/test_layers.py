@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "config",
             "progress",
         ),
-        *("host", "native_memory", "report_style", "strict_table", "whole_file"),
+        *("affinity", "host", "native_memory", "report_style", "strict_table", "whole_file"),
     ),
     (
         *(
@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Rounding is judged by the engines that run it; the engines know nothing of it.
     ("quant",),
     ("export",),
-    ("listening", "answer_making", "answering", "tape", "load_governor"),
+    ("listening", "answer_making", "answering", "tape", "load_governor", "engine_calls"),
     ("conduct", "microphone", "load_follower"),
     ("session",),
     ("loading", "recording", "console", "tapes"),

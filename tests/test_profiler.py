@@ -14,25 +14,21 @@ import numpy as np
 import pytest
 from measuring import SPANS, FakeMachine
 
-from edgevoice import config, host, manifest
+from edgevoice import config
 from edgevoice.cli import main
 from edgevoice.devices.profile import DeviceProfile
 from edgevoice.errors import ConfigError, EngineError
-from edgevoice.manifest import Manifest
-from edgevoice.profiler import machine, profiling, rounds, tuned_profile, tuning
+from edgevoice.profiler import machine, profiling, rounds
 from edgevoice.profiler.budgets import FIGURE_OF, judge
-from edgevoice.profiler.candidates import Candidate, candidates, thread_counts
 from edgevoice.profiler.children import STAGE, Child
 from edgevoice.profiler.compare import compare
-from edgevoice.profiler.figures import FIGURES, STAGES
+from edgevoice.profiler.figures import FIGURES, STAGES, YARDSTICK
 from edgevoice.profiler.page import render
 from edgevoice.profiler.profile_file import SCHEMA_VERSION, Profile, dump, load
 from edgevoice.profiler.rounds import Plan, measure
-from edgevoice.profiler.spread import Ratio
 from edgevoice.profiler.table import comparison_lines, profile_lines
 from edgevoice.profiler.waterfall import bars, middle
 from edgevoice.settings import Settings
-from edgevoice.store import Store
 
 X86 = DeviceProfile("x86-64", "x86", "x86_64", budgets_ms={"end_of_turn": 65.0})
 
@@ -214,6 +210,59 @@ def _with_samples(profile: Profile, samples: dict[str, list[list[float]]]) -> Pr
     return Profile(**{**fields, "samples": {**profile.samples, **samples}, "free": {}})
 
 
+def crowded_profile(seed: int, slower_ms: float = 0.0) -> Profile:
+    """A busy machine's: most rounds are slowed by other work, each by another factor.
+
+    The yardstick is slowed by factors of its own: other work does not slow all work alike.
+    """
+    random = np.random.default_rng(seed)
+    profile = profiled(seed, **({"end_of_turn": slower_ms} if slower_ms else {}))
+    frees = {}
+    for key, series in profile.free.items():
+        crowds = np.where(random.random(len(series)) < 0.6, random.uniform(1, 2, len(series)), 1)
+        within = [
+            np.where(random.random(len(row)) < 0.5, crowd, 1.0)
+            for row, crowd in zip(series, crowds, strict=True)
+        ]
+        frees[key] = [
+            [x / f if "per_s" in key else x * f for x, f in zip(row, factors, strict=True)]
+            for row, factors in zip(series, within, strict=True)
+        ]
+    fields = {name: getattr(profile, name) for name in Profile.__dataclass_fields__}
+    del fields["estimates"]
+    return Profile(**{**fields, "free": frees})
+
+
+def test_a_busy_machine_hides_no_sleep_and_makes_no_alarm() -> None:
+    plain = [crowded_profile(seed) for seed in range(20, 25)]
+    slow = [crowded_profile(seed, 30.0) for seed in range(30, 33)]
+    for a, b in itertools.pairwise(plain):
+        assert compare(a, b).worse_stages == ()
+    for a, b in zip(plain, slow, strict=False):
+        assert compare(a, b).worse_stages[0] == "end-of-turn"
+
+
+def test_the_yardsticks_noise_does_not_count_and_its_change_does() -> None:
+    first, second = profiled(1), profiled(3, end_of_turn=30.0)
+    noisy = {YARDSTICK: [[x * f] for x, f in zip([2.0] * 8, [1, 3, 1, 2, 1, 3, 2, 3], strict=True)]}
+    slow = {YARDSTICK: [[3.6], [3.61], [3.59], [3.6], [3.62], [3.6], [3.61], [3.6]]}
+    even = {YARDSTICK: [[2.0], [2.01], [1.99], [2.0], [2.02], [2.0], [2.01], [2.0]]}
+    before = _with_samples(first, even)
+    assert "end-of-turn" in compare(before, _with_samples(second, noisy)).worse_stages
+    assert compare(before, _with_samples(second, slow)).worse_stages == ()
+
+
+def test_what_slows_most_calls_is_seen_though_the_best_of_each_round_is_as_it_was() -> None:
+    first, second = profiled(1), profiled(2)
+    key = "speech.first_sound_ms"
+    some = [[row[0], *(x * 2.0 for x in row[1:])] for row in second.free[key]]
+    fields = {name: getattr(second, name) for name in Profile.__dataclass_fields__}
+    del fields["estimates"]
+    found = compare(first, Profile(**{**fields, "free": {**second.free, key: some}}))
+    (change,) = found.regressions
+    assert (change.key, change.view) == (key, "as a rule")
+
+
 # ---------------------------------------------------------------------------- budgets
 
 
@@ -221,7 +270,7 @@ def test_a_missed_budget_names_value_and_bound() -> None:
     kept, missed = (profiled(1, X86).budgets[0], profiled(1, X86, end_of_turn=30.0).budgets[0])
     assert not kept.missed and "end_of_turn: kept" in str(kept)
     assert missed.missed and missed.value is not None and missed.value > 80
-    assert str(missed).startswith("end_of_turn: missed, 9") and "bound 65 ms" in str(missed)
+    assert str(missed).startswith("end_of_turn: missed, ") and "bound 65 ms" in str(missed)
 
 
 def test_the_command_exits_with_1_when_a_budget_is_missed(
@@ -361,6 +410,32 @@ def test_lines_tell_every_figure_and_the_profilers_own_cost() -> None:
     assert any("not measurable here: energy" in line for line in lines)
 
 
+def test_every_form_of_a_profile_shows_what_each_stage_ran_on() -> None:
+    profile = profiled(1)
+    line = next(line for line in profile_lines(profile) if line.startswith("end-of-turn"))
+    assert "on cpu (tried: qnn, cpu; qnn: onnxruntime-qnn is not installed)" in line
+    assert any(line == "speech, on xnnpack (with the CPU)" for line in profile_lines(profile))
+    assert not any(" on " in line for line in profile_lines(profile) if line == "language-model")
+    told = json.loads(dump(profile))["providers"]
+    assert told["end-of-turn"][0]["tried"] == ["qnn", "cpu"] and "language-model" not in told
+    page = render(profile)
+    assert "tried: qnn, cpu; qnn: onnxruntime-qnn is not installed" in page
+    assert "speech: clause (xnnpack)" in page  # of the waterfall
+
+
+def test_a_provider_that_changed_is_told_and_an_older_file_names_none(tmp_path: Path) -> None:
+    first = profiled(1)
+    other = {**first.ran_on, "speech": [{"name": "cpu", "tried": ["cpu"], "passed_over": []}]}
+    fields = {name: getattr(first, name) for name in Profile.__dataclass_fields__}
+    del fields["estimates"]
+    found = compare(first, Profile(**{**fields, "ran_on": other}))
+    assert found.differences == ("provider of speech: xnnpack -> cpu",)
+    old = json.loads(dump(first))
+    del old["providers"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert load(tmp_path / "old.json").ran_on == {}
+
+
 # ---------------------------------------------------------------------------- one turn
 
 
@@ -385,96 +460,6 @@ def test_the_turn_in_the_middle_is_drawn() -> None:
     turns = [{"voice_to_voice_ms": ms} for ms in (900.0, None, 500.0, 700.0)]
     assert middle(turns) == 3
     assert middle([{"voice_to_voice_ms": None}]) is None
-
-
-# ---------------------------------------------------------------------------- search
-
-
-def threads_matter(best: int) -> Callable[[Settings, str], float]:
-    """A machine on which the language model wants so many threads."""
-
-    def factor(settings: Settings, stage: str) -> float:
-        right = settings.language_model.threads == best
-        return 0.7 if right and stage in ("language-model", "conversation") else 1.0
-
-    return factor
-
-
-@pytest.fixture
-def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [
-        Candidate("language-model", f"language_model.threads={n}", "threads", str(n))
-        for n in (1, 2, 4)
-    ]
-    monkeypatch.setattr(tuning, "candidates", lambda settings, store: iter(found))
-
-
-def test_the_search_finds_what_is_faster_and_shows_what_it_gained(
-    four_cores: None, tmp_path: Path
-) -> None:
-    told: list[str] = []
-    fake = FakeMachine(5, factor=threads_matter(2))
-    tuned = tuning.tune(Settings(), [Path("q")], 30.0, told.append, fake)
-    assert [c.assignment for c in tuned.chosen] == ["language_model.threads=2"]
-    assert tuned.gains and tuned.voice_to_voice is not None
-    low, high = tuned.voice_to_voice.interval()
-    assert low < 0.7 < high < 0.8
-    assert len(told) == 4 and fake.running == 0
-
-    path = tmp_path / "mine.toml"
-    tuned_profile.save(path, tuned_profile.text(tuned, "x86-64", "2026-11-22"))
-    saved = tuned_profile.devices.load_profile(str(path))
-    assert saved.threads["llm"] == 2 and saved.inherits == "x86-64" and saved.budgets_ms
-
-
-def test_the_search_admits_that_nothing_is_better(four_cores: None) -> None:
-    tuned = tuning.tune(Settings(), [Path("q")], 30.0, str, FakeMachine(6))
-    assert not tuned.gains and tuned.chosen == ()
-    assert len(tuned.trials) == 3 and not tuned.unfinished
-
-
-def test_the_search_keeps_to_its_time(four_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 10_000_000, 30))
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
-    tuned = tuning.tune(Settings(), [Path("q")], 60.0, str, FakeMachine(7))
-    assert tuned.unfinished
-
-
-def test_a_search_on_a_machine_of_no_known_kind_stands_alone(tmp_path: Path) -> None:
-    chosen = (Candidate("speech", "speech.threads=2", "threads", "2"),)
-    tuned = tuning.Tuned((), chosen, Ratio(0.9, 0.01, 9.0), 9, False)
-    path = tmp_path / "mine.toml"
-    tuned_profile.save(path, tuned_profile.text(tuned, "", "2026-11-22"))
-    assert tuned_profile.devices.load_profile(str(path)).threads == {"tts": 2}
-
-
-def test_candidates_are_other_threads_and_the_same_model_in_another_scheme(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    store = Store(tmp_path)
-    made = {
-        "silero-vad": ("vad", "a", "fp32"),
-        "smart-turn-v3.2": ("end-of-turn", "b", "int8"),
-        "whisper-tiny.en-int8": ("recogniser", "c", "int8"),
-        "whisper-tiny.en-fp32": ("recogniser", "c", "fp32"),
-        "whisper-base.en-fp32": ("recogniser", "d", "fp32"),
-        "smollm2-135m-instruct-q4_1": ("language-model", "e", "q4_1"),
-        "piper-en_US-joe-medium-int8": ("speech", "f", "int8"),
-    }
-    for name, (stage, source, scheme) in made.items():
-        (tmp_path / name).mkdir()
-        described = Manifest(name, stage, "f", "onnx", scheme, "MIT", source, ())
-        manifest.write(described, tmp_path / name)
-    monkeypatch.setattr(host, "cores", lambda: 2)
-    found = [candidate.assignment for candidate in candidates(Settings(), store)]
-    assert found == [
-        "recogniser.threads=2",
-        "end_of_turn.threads=2",
-        "language_model.threads=2",
-        "speech.threads=2",
-        'recogniser.model="whisper-tiny.en-fp32"',
-    ]
-    assert thread_counts(4) == [1, 2, 3, 4]
 
 
 # ---------------------------------------------------------------------------- real processes
@@ -504,7 +489,7 @@ def test_a_real_stage_is_measured_in_a_process_of_its_own(
     assert len(samples) == plan.samples("vad") and all(0 < s < 32 for s in samples)
     assert 0 < found.samples["vad.cold_start_ms"][0][0] < spent_ms
     assert 1 < found.samples["vad.memory_mb"][0][0] < 300
-    assert not math.isnan(found.samples["yardstick.work_ms"][0][0])
+    assert not math.isnan(found.samples[YARDSTICK][0][0])
 
 
 def test_a_process_that_crashes_is_one_line(question: Path) -> None:
@@ -537,3 +522,21 @@ def test_other_work_on_the_machine_hides_no_regression_and_makes_none() -> None:
     quiet, slow = profiled(1), profiled(3, end_of_turn=30.0)
     assert "vad" not in compare(quiet, crowded(profiled(2), 2.0)).worse_stages
     assert "end-of-turn" in compare(crowded(quiet, 2.0), slow).worse_stages
+
+
+def test_intervals_are_wider_where_other_work_took_the_cores() -> None:
+    quiet = profiled(1)
+    taken = {
+        key: [[x / 2 for x in row] for row in rows]
+        for key, rows in quiet.samples.items()
+        if key.endswith("cold_start_ms") or key == YARDSTICK
+    }
+    fields = {name: getattr(quiet, name) for name in Profile.__dataclass_fields__}
+    del fields["estimates"]
+    busy = Profile(**{**fields, "free": {**quiet.free, **taken}})
+    assert busy.waited_share == pytest.approx(0.5, abs=0.01)
+    for profile, least in ((quiet, 0.05), (busy, 0.6)):
+        found = profile.estimates["conversation.voice_to_voice_ms"][50]
+        assert math.log(found.high / found.low) > least
+    memory = "conversation.memory_mb"  # which nobody else takes
+    assert busy.estimates[memory] == quiet.estimates[memory]

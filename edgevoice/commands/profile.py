@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="instead, search threads by measuring, and write a device profile of your own",
+        help="instead, search threads, schemes, providers, cores and chunk sizes of the stages by "
+        "measuring, and write a device profile of your own",
     )
     parser.add_argument(
         "--limit", type=_duration_s, default=600.0, metavar="TIME", help="of --tune (default: 10m)"
@@ -121,6 +122,7 @@ def _measure(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace, device: DeviceProfile | None, settings: Settings) -> int:
     from datetime import date
 
+    from edgevoice.devices import defaults
     from edgevoice.profiler import profiling, tuned_profile
     from edgevoice.profiler.second_load import busy
     from edgevoice.profiler.tuning import tune
@@ -131,17 +133,15 @@ def _tune(options: argparse.Namespace, device: DeviceProfile | None, settings: S
         tuned = tune(settings, speech, options.limit, print)
     if tuned.unfinished:
         print("time ran out before everything was tried; a longer --limit tries the rest")
-    for line in tuned.advice:
-        print(line)
+    print(tuned.verdict)
     if not tuned.gains:
-        tried = "what was tried" if tuned.unfinished else "all that was tried"
-        print(
-            f"nothing of {tried} beats the present settings beyond the noise; nothing was written"
-        )
+        print("nothing was written")
         return EXIT_OK
     content = tuned_profile.text(tuned, tuned_profile.parent(device), date.today().isoformat())
     tuned_profile.save(path, content)
     print(f"wrote {path}; `edgevoice profile --device {options.out}` measures with it")
+    for line in tuned_profile.ineffective(tuned, defaults.load(options.config, (), options.out)):
+        print(line)
     return EXIT_OK
 
 

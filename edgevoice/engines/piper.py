@@ -221,6 +221,7 @@ def load(
     noise: float = 1.0,
     engine: Mapping[str, Any] = MappingProxyType({}),
     wanted: Wanted = ON_CPU,
+    first_ms: float = 350.0,
 ) -> PiperSpeech:
     """Load the Piper voice in ``folder``.
 
@@ -233,6 +234,7 @@ def load(
         engine: The manifest's table; with the halves of the graph in it these are loaded, and
             otherwise the whole graph, which is silent until a sentence is done.
         wanted: Execution providers.
+        first_ms: Sound that the halves of the graph make first.
 
     Raises:
         ArtifactError: A file is missing, truncated, or not a Piper voice's.
@@ -246,7 +248,7 @@ def load(
     if cut is None:
         graph, max_symbols = WholeGraph(model, threads, wanted), MAX_SYMBOLS
     else:
-        graph = CutGraph(cut, threads, config.sample_rate_hz, wanted)
+        graph = CutGraph(cut, threads, config.sample_rate_hz, wanted, first_ms=first_ms)
         max_symbols = MAX_SYMBOLS_IN_HALVES
     return PiperSpeech(
         model.name,

@@ -97,6 +97,7 @@ def load_unguarded(
             noise=noise,
             engine=described.engine,
             wanted=wanted,
+            first_ms=settings.first_chunk_ms,
         )
     from edgevoice.engines import kokoro
 

@@ -24,7 +24,6 @@ from edgevoice.frames import Float32
 from edgevoice.manifest import is_inside
 from edgevoice.stages import Cancelled, never
 
-FIRST_MS = 350
 STEP_MS = 1000
 GROWTH = 1.5
 """Each stretch is at most this much longer than the one before, which plays while it is made.
@@ -127,9 +126,29 @@ class WholeGraph:
 
 
 class CutGraph:
-    """A voice's graph in two halves; the second is run stretch by stretch."""
+    """A voice's graph in two halves; the second is run stretch by stretch.
 
-    def __init__(self, cut: Cut, threads: int, rate_hz: int, wanted: Wanted = ON_CPU) -> None:
+    Args:
+        cut: The halves.
+        threads: Threads of one run.
+        rate_hz: Of the sound.
+        wanted: Execution providers.
+        first_ms: Sound of the first stretch.
+
+    Raises:
+        ArtifactError: They cannot be loaded, or are no halves of one voice.
+        EngineError: A provider is required and cannot run them.
+    """
+
+    def __init__(
+        self,
+        cut: Cut,
+        threads: int,
+        rate_hz: int,
+        wanted: Wanted = ON_CPU,
+        *,
+        first_ms: float = 350.0,
+    ) -> None:
         self._cut = cut
         self._front, _ = open_on(cut.front, threads, wanted)
         # Most of the work is in this half: where it runs, the voice runs.
@@ -142,7 +161,7 @@ class CutGraph:
                 f"{', '.join(made)}: not halves of one voice; pull it again with --force"
             )
         per_second = rate_hz / cut.samples_per_frame
-        self._first = max(1, round(per_second * FIRST_MS / 1000))
+        self._first = max(1, round(per_second * first_ms / 1000))
         self._step = max(1, round(per_second * STEP_MS / 1000))
 
     @property

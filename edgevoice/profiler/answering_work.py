@@ -38,6 +38,7 @@ class LanguageModelWork:
         if chosen.endpoint:
             raise NotMeasurable(f"the language model is a server's ({chosen.endpoint})")
         self._model = load_language_model(store.path(chosen.model), chosen)
+        self.engine: object = self._model
         self._before = history(chosen.system_prompt)
 
     def sample(self) -> Sample:
@@ -106,17 +107,27 @@ class SpeechWork:
         from edgevoice.engines.speech import load_speech
 
         self._speech = load_speech(store.path(settings.speech.model), settings.speech)
+        self.engine: object = self._speech
 
     def sample(self) -> Sample:
         """Measure the sentence to its end."""
         samples = 0
         first_ms: Times | None = None
+        unbroken_ms = np.zeros(2)
         watch = Stopwatch()
         for chunk in self._speech.synthesise(_SENTENCE):
-            first_ms = watch.ms if first_ms is None else first_ms
+            now_ms = watch.ms
+            first_ms = now_ms if first_ms is None else first_ms
+            # When all before it would have been played, had the sound begun at once.
+            played_ms = samples * 1000.0 / self._speech.sample_rate_hz
+            unbroken_ms = np.maximum(unbroken_ms, now_ms - played_ms)
             samples += chunk.size
         spent_ms = watch.ms
         if first_ms is None:
             raise NotMeasurable(f"the voice makes no sound of {_SENTENCE!r}")
         sounding_ms = samples * 1000.0 / self._speech.sample_rate_hz
-        return {"first_sound_ms": first_ms, "real_time_factor": spent_ms / sounding_ms}
+        return {
+            "first_sound_ms": first_ms,
+            "unbroken_ms": unbroken_ms,
+            "real_time_factor": spent_ms / sounding_ms,
+        }

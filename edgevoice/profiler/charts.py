@@ -108,7 +108,7 @@ def waterfall(bars: Sequence[Bar]) -> str:
         y = top + row * _TURN_ROW
         width = max(1.0, x(bar.end_ms) - x(bar.begin_ms))
         told = f"{bar.stage}: {bar.name}, {bar.begin_ms:.0f} to {bar.end_ms:.0f} ms"
-        told += f" ({bar.end_ms - bar.begin_ms:.1f} ms)"
+        told += f" ({bar.end_ms - bar.begin_ms:.1f} ms){f', on {bar.ran_on}' if bar.ran_on else ''}"
         parts.append(
             f'<rect class="bar {bar.stage}{" inner" if inner else ""}" x="{x(bar.begin_ms):.1f}" '
             f'y="{y + (11 if inner else 4)}" width="{width:.1f}" height="{4 if inner else 6}">'
@@ -117,6 +117,7 @@ def waterfall(bars: Sequence[Bar]) -> str:
         if not inner:
             indent = 12 * bar.depth
             label = bar.name if bar.stage == "turn" else f"{bar.stage}: {bar.name}"
+            label += f" ({bar.ran_on})" if bar.ran_on else ""
             parts.append(f'<text class="what" x="{indent}" y="{y + 12}">{escape(label)}</text>')
             parts.append(_length(bar, x(bar.begin_ms), x(bar.end_ms), y + 12))
     return (

@@ -1,8 +1,9 @@
 """Is the process that holds real conversations, in real time, on recorded questions.
 
-First line in: ``{"config", "speech": [path], "began_ns"}``; out: ``{"cold_start_ms"}`` when it
-listens. Then, for each ``{"turns": n, "pace": "real-time" | "lock-step"}``, one conversation of n
-questions and one line with its turns, its spans, and what it took. Ends when its input ends.
+First line in: ``{"config", "speech": [path], "began_ns"}``; out: ``{"cold_start_ms", "ran_on"}``
+when it listens. Then, for each ``{"turns": n, "pace": "real-time" | "lock-step"}``, one
+conversation of n questions and one line with its turns, its spans, and what it took. Ends when its
+input ends.
 
 The echo canceller is what a microphone would have, so that its work is in the figures; answers are
 kept short, since what is measured is over when they begin.
@@ -29,6 +30,7 @@ from edgevoice.events import Notice, StateNotice
 from edgevoice.exchanges import Exchange
 from edgevoice.frames import Int16, ms_to_samples, samples_to_ms
 from edgevoice.loading import load_engines
+from edgevoice.profiler.running_on import plain
 from edgevoice.profiler.stage_child import Answer, Request, Serve, resident_mb, since_ms, speak
 from edgevoice.profiler.tracing import Trace, span_cost_us, traced
 from edgevoice.questions import SpokenQuestion, from_file
@@ -138,6 +140,7 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
         "cold_start_ms": cold_ms,
         "idle_memory_mb": before_mb,
         "span_us": span_cost_us(),
+        "ran_on": {stage: plain(ran) for stage, ran in engines.providers().items()},
     }
 
 

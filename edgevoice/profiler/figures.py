@@ -22,7 +22,7 @@ STAGES = (
 )
 """In the order in which a turn meets them; the last is all of them together."""
 
-YARDSTICK = "yardstick.work_ms"
+YARDSTICK = "yardstick.best_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ _OWN: dict[str, tuple[tuple[str, str, Direction, str], ...]] = {
     ),
     "speech": (
         ("first_sound_ms", "ms", "lower", "text to the first sound"),
+        ("unbroken_ms", "ms", "lower", "text to a sound that need not stop again"),
         ("real_time_factor", "x", "lower", "synthesis time of a second of speech"),
     ),
     "conversation": (

@@ -18,9 +18,6 @@ Sound = TypeVar("Sound", Int16, Float32)
 _FRAMES = 100
 """Frames of one sample: one alone takes less than the clock and the loop around it cost."""
 
-_PIECE_MS = 100.0
-"""How :mod:`edgevoice.listening` hands audio to the recogniser."""
-
 _LOUD = 0.01
 
 
@@ -30,7 +27,9 @@ class VadWork:
     def __init__(self, store: Store, settings: Settings, speech: Float32) -> None:
         from edgevoice.engines.silero_vad import load_vad
 
-        self._vad = load_vad(store.path(settings.vad.model), settings.vad).open()
+        model = load_vad(store.path(settings.vad.model), settings.vad)
+        self.engine: object = model
+        self._vad = model.open()
         self._frames = itertools.cycle(_frames(speech))
 
     def sample(self) -> Sample:
@@ -59,6 +58,7 @@ class EchoWork:
             noise_suppression=settings.audio.noise_suppression,
             gain_control=settings.audio.gain_control,
         )
+        self.engine: object = None
         played = np.roll(speech, ms_to_samples(500.0))
         self._frames = itertools.cycle(zip(_frames(speech), _frames(played), strict=True))
 
@@ -78,7 +78,9 @@ class RecogniserWork:
         from edgevoice.engines.recogniser import load_recogniser
 
         model = load_recogniser(store.path(settings.recogniser.model), settings.recogniser)
+        self.engine: object = model
         self._recogniser = model.open()
+        self._piece_ms = settings.recogniser.chunk_ms
         self._speech = spoken_part(speech)
 
     def sample(self) -> Sample:
@@ -88,11 +90,11 @@ class RecogniserWork:
         self._recogniser.accept(self._speech)
         self._recogniser.conclude()
         busy_ms = watch.ms
-        replayed = replay(self._recogniser, self._speech)
+        replayed = replay(self._recogniser, self._speech, self._piece_ms)
         return {"real_time_factor": busy_ms / samples_to_ms(self._speech.size), **replayed}
 
 
-def replay(recogniser: Recogniser, speech: Float32) -> Sample:
+def replay(recogniser: Recogniser, speech: Float32, piece_ms: float = 100.0) -> Sample:
     """Feed ``speech`` as a microphone would, on a clock that leaps over the waiting.
 
     A piece is taken when it has been spoken and the recogniser is done with the ones before, so
@@ -100,7 +102,7 @@ def replay(recogniser: Recogniser, speech: Float32) -> Sample:
     where none comes.
     """
     recogniser.reset()
-    size = ms_to_samples(_PIECE_MS)
+    size = ms_to_samples(piece_ms)
     clock_ms = np.zeros(2)
     first_ms: Times | None = None
     late_ms: list[Times] = []
@@ -134,6 +136,7 @@ class EndOfTurnWork:
             raise NotMeasurable('end_of_turn.model = ""')
         folder = store.path(settings.end_of_turn.model)
         self._judge: EndOfTurn = load_end_of_turn(folder, settings.end_of_turn)
+        self.engine: object = self._judge
         self._speech = speech
 
     def sample(self) -> Sample:

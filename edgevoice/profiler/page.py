@@ -9,6 +9,7 @@ from typing import Any
 from edgevoice.profiler import charts
 from edgevoice.profiler.figures import FIGURES, STAGES
 from edgevoice.profiler.profile_file import Profile
+from edgevoice.profiler.running_on import told
 from edgevoice.profiler.spread import estimate
 from edgevoice.profiler.table import interval, number
 from edgevoice.report_style import CSS
@@ -95,7 +96,9 @@ def _table(profile: Profile) -> str:
         keys = [key for key in profile.estimates if FIGURES[key].stage == stage]
         if not keys:
             continue
-        model = escape(str(profile.models.get(stage, {}).get("name", "")))
+        model = str(profile.models.get(stage, {}).get("name", ""))
+        where = told(profile.ran_on.get(stage, ()))
+        model = escape(", ".join(filter(None, (model, where))))
         rows += (
             f'<tr class="sum"><td colspan="8">{stage} <span class="soft">{model}</span></td></tr>'
         )

@@ -102,6 +102,7 @@ def run(
         host=machine.facts(),
         versions=host.versions(),
         models=models,
+        ran_on=found.ran_on,
         settings=machine.chosen(settings),
         conditions={
             "load": busy_processes,
@@ -119,7 +120,7 @@ def run(
         turns=tuple(found.turns),
         waterfall=()
         if position is None
-        else waterfall.bars(found.turns[position], found.spans[position]),
+        else waterfall.bars(found.turns[position], found.spans[position], found.ran_on),
         budgets=judge(device, found.samples) if device else (),
         soak=soaked,
     )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from edgevoice.profiler import energy, yardstick
 from edgevoice.profiler.children import CONVERSATION, STAGE, Child
 from edgevoice.profiler.figures import FIGURES, STAGES, YARDSTICK
+from edgevoice.profiler.running_on import RanOn
 from edgevoice.profiler.workload import NotMeasurable, Times
 from edgevoice.settings import Settings
 
@@ -66,6 +67,7 @@ class Measured:
     Attributes:
         samples: By figure and round; a round that gave none is empty.
         free: The same, less what the stage's thread waited for a core; not of all figures.
+        ran_on: By stage, what its processes ran on where onnxruntime ran them; different ones once.
         turns: Every turn of the conversations, as the child told it.
         spans: Of each turn's conversation, by the turn's position.
         not_measured: Why not, by figure or stage.
@@ -77,6 +79,7 @@ class Measured:
 
     samples: dict[str, list[list[float]]] = field(default_factory=dict)
     free: dict[str, list[list[float]]] = field(default_factory=dict)
+    ran_on: dict[str, list[RanOn]] = field(default_factory=dict)
     turns: list[dict[str, Any]] = field(default_factory=list)
     spans: list[list[dict[str, Any]]] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
@@ -84,6 +87,11 @@ class Measured:
     took_s: float = 0.0
     parent_share: float = 0.0
     span_us: float = 0.0
+
+    def add_ran_on(self, stage: str, ran: RanOn | None) -> None:
+        """Put what a process of ``stage`` ran on, None where it did not say."""
+        if ran is not None and ran not in self.ran_on.setdefault(stage, []):
+            self.ran_on[stage].append(ran)
 
     def add(self, stage: str, sample: Mapping[str, float]) -> None:
         """Put values of one sample into the round under way."""
@@ -176,6 +184,7 @@ def _sample(
 ) -> None:
     with open_child(STAGE, settings, stage=stage, speech=speech) as child:
         answer = child.ask(samples=plan.samples(stage))
+        found.add_ran_on(stage, child.first["ran_on"])
         found.add(stage, {"cold_start_ms": child.first["cold_start_ms"]})
         found.add_free(stage, {"cold_start_ms": child.first["free_ms"]})
         for sample, free in zip(answer["samples"], answer["free"], strict=True):
@@ -196,6 +205,8 @@ def _converse(
     stage = CONVERSATION_STAGE
     with open_child(CONVERSATION, settings, speech=questions) as child:
         found.span_us = child.first["span_us"]
+        for each, ran in child.first["ran_on"].items():
+            found.add_ran_on(each, ran)
         request = {"turns": plan.turns, "pace": "real-time"}
         if isinstance(meter, energy.Meter):
             with energy.taken(meter) as reading:

@@ -1,9 +1,9 @@
 """Is the fresh process in which one stage is loaded and measured; speaks JSON lines.
 
-First line in: ``{"stage", "config", "speech", "began_ns"}``. Out: ``{"cold_start_ms", "free_ms"}``
-once there is a first result, or ``{"error", "absent"}``. Then, for each ``{"samples": n}``, one
-line with the samples, the same ones less the waiting for a core ("free"), the share of cores and
-the memory. Ends when its input ends.
+First line in: ``{"stage", "config", "speech", "began_ns"}``. Out: ``{"cold_start_ms", "free_ms",
+"ran_on"}`` once there is a first result, or ``{"error", "absent"}``. Then, for each
+``{"samples": n}``, one line with the samples, the same ones less the waiting for a core ("free"),
+the share of cores and the memory. Ends when its input ends.
 """
 
 from __future__ import annotations
@@ -75,10 +75,14 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
     from pathlib import Path
 
     from edgevoice import config, native_memory
+    from edgevoice.affinity import Pin
+    from edgevoice.profiler.running_on import ran_on
     from edgevoice.profiler.workload import build, waited_ns
 
     native_memory.bound()
     settings = config.parse(tomllib.loads(request["config"]))
+    section = getattr(settings, request["stage"].replace("-", "_"), None)
+    Pin(request["stage"], getattr(section, "cores", "")).stay()
     before_mb = resident_mb()
     work = build(request["stage"], settings, Path(request["speech"]))
     work.sample()
@@ -96,7 +100,7 @@ def _begin(request: Request) -> tuple[Serve, Answer]:
             "memory_mb": resident_mb() - before_mb,
         }
 
-    return serve, {"cold_start_ms": cold_ms, "free_ms": free_ms}
+    return serve, {"cold_start_ms": cold_ms, "free_ms": free_ms, "ran_on": ran_on(work.engine)}
 
 
 def main() -> int:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 
 from edgevoice.profiler.compare import Comparison
-from edgevoice.profiler.figures import FIGURES, STAGES, YARDSTICK
+from edgevoice.profiler.figures import FIGURES, STAGES
 from edgevoice.profiler.profile_file import Profile
+from edgevoice.profiler.running_on import told
 from edgevoice.profiler.spread import estimate, ratio
 
 
@@ -20,7 +21,8 @@ def profile_lines(profile: Profile) -> Iterator[str]:
         keys = [key for key in profile.estimates if FIGURES[key].stage == stage]
         if keys:
             model = profile.models.get(stage, {}).get("name", "")
-            yield f"{stage}{f': {model}' if model else ''}"
+            where = told(profile.ran_on.get(stage, ()))
+            yield f"{stage}{f': {model}' if model else ''}{f', {where}' if where else ''}"
         for key in keys:
             figure, found = FIGURES[key], profile.estimates[key]
             yield (
@@ -45,8 +47,11 @@ def profile_lines(profile: Profile) -> Iterator[str]:
         f"the profiler itself: {spans}{own['timing_us']:.1f} us a timed sample; waiting took "
         f"{100 * own['parent_share_of_a_core']:.1f} % of a core"
     )
-    if (waited := waited_share(profile)) is not None:
-        yield f"stages waited for a core {waited:.0%} of their time: what else ran took it"
+    if (waited := profile.waited_share) is not None:
+        yield (
+            f"stages waited for a core {waited:.0%} of their time: what else ran took it; the "
+            "more, the wider the intervals"
+        )
     yield (
         f"{conditions['rounds']} rounds in {conditions['took_s']:.0f} s; load average at the start "
         f"{_load(conditions['load_average'])}; {conditions['load']} busy processes beside it"
@@ -61,6 +66,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     for change in (*comparison.changes, *yardstick):
         figure = FIGURES[change.key]
         title = f"{figure.stage}: {figure.title}, {figure.unit}{'*' if change.less_waiting else ''}"
+        title += "" if change.view == "at best" else f", {change.view}"
         verdict = change.verdict.upper() if change.verdict == "worse" else change.verdict
         yield (
             f"{title:66}{number(change.before):>9}{number(change.after):>9}{change.ratio:8.3f}  "
@@ -68,6 +74,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         )
     if any(change.less_waiting for change in comparison.changes):
         yield "* less what the stage waited for a core, so that other work counts for little"
+    yield "compared is each figure at its best in every round, and the better quarter of rounds"
     if not comparison.regressions:
         yield "nothing is worse beyond the noise"
     for change in comparison.regressions:
@@ -96,28 +103,17 @@ def _alone(profile: Profile, key: str) -> str:
     return number(estimate(free).value) if free else ""
 
 
-def waited_share(profile: Profile) -> float | None:
-    """Return the share of the stages' own time that they could not run, None if not counted."""
-    pairs = [
-        (sum(map(sum, profile.samples[key])), sum(map(sum, free)))
-        for key, free in profile.free.items()
-        if key.endswith(".cold_start_ms") or key == YARDSTICK
-    ]
-    wall, free_ms = (sum(each) for each in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
-    return 1.0 - free_ms / wall if wall else None
-
-
 def _soak_lines(profile: Profile) -> Iterator[str]:
     soak = profile.soak
     if soak is None:
         return
-    told: Mapping[str, str] = {
+    texts: Mapping[str, str] = {
         "hottest_c": "{} C at most",
         "throttled_share": "throttled {:.0%} of the time",
         "memory_growth_mb_per_min": "memory grows {:+} MiB a minute",
         "slowdown": "conversations take {} times as long at the end",
     }
-    parts = [text.format(soak[name]) for name, text in told.items() if soak.get(name) is not None]
+    parts = [text.format(soak[name]) for name, text in texts.items() if soak.get(name) is not None]
     if soak.get("hottest_c") is None:
         parts.append("the kernel tells no temperature")
     yield f"after {soak['duration_s']:.0f} s of work: {'; '.join(parts)}"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from edgevoice import config
+from edgevoice.config import literal
 from edgevoice.devices import profile as devices
 from edgevoice.devices.detect import detect, suggest
 from edgevoice.devices.profile import DeviceProfile
+from edgevoice.engines.providers import NAMES
 from edgevoice.errors import ConfigError
+from edgevoice.profiler.candidates import Kind
 from edgevoice.profiler.profile_file import write
-from edgevoice.profiler.tuning import CONFIDENCE, Tuned, ratio_text
+from edgevoice.profiler.tuning import NOT_JUDGED, Tuned
+from edgevoice.settings import Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _MARK = "# Written by `edgevoice profile --tune`"
@@ -24,6 +29,15 @@ _STAGES = {
     "speech": "tts",
 }
 """A device profile's names of the stages."""
+
+_TABLES: Mapping[Kind, str] = {
+    "threads": "threads",
+    "cores": "cores",
+    "chunk": "chunks_ms",
+    "scheme": "models",
+    "provider": "stage_providers",
+}
+"""A device profile's table for each kind of change."""
 
 
 def check_name(name: str, device: DeviceProfile | None) -> Path:
@@ -75,17 +89,30 @@ def save(path: Path, content: str) -> None:
     devices.load_profile(str(path))
 
 
+def ineffective(tuned: Tuned, settings: Settings) -> Iterator[str]:
+    """Yield a line for each change that ``settings``, loaded with the profile, does not show."""
+    for candidate in tuned.chosen:
+        if config.override(settings, [candidate.assignment]) != settings:
+            key = candidate.assignment.partition("=")[0]
+            yield f"your configuration sets {key}, which wins over the profile: take it out there"
+
+
 def _lines(tuned: Tuned, inherited: str, measured_on: str) -> Iterator[str]:
-    assert tuned.voice_to_voice is not None
     yield f"{_MARK}, {measured_on}."
-    yield (
-        f"# Voice-to-voice took {ratio_text(tuned.voice_to_voice, CONFIDENCE)} of the time before, "
-        f"{tuned.pairs} pairs."
-    )
+    yield f"# {tuned.verdict[0].upper()}{tuned.verdict[1:]}."
+    if any(candidate.kind == "scheme" for candidate in tuned.chosen):
+        yield f"# [models] were chosen by their speed; {NOT_JUDGED}."
     if inherited:
         yield f"inherits = {json.dumps(inherited)}"
     else:
         yield f"title = {json.dumps('tuned on ' + platform.node())}"
         yield f"architecture = {json.dumps(platform.machine())}"
-    yield "\n[threads]"
-    yield from (f"{_STAGES[candidate.stage]} = {candidate.value}" for candidate in tuned.chosen)
+    for kind, table in _TABLES.items():
+        of_kind = [candidate for candidate in tuned.chosen if candidate.kind == kind]
+        if of_kind:
+            yield f"\n[{table}]"
+        for candidate in of_kind:
+            setting = candidate.setting
+            if kind == "provider":
+                setting = [NAMES[name] for name in setting]
+            yield f"{_STAGES[candidate.stage]} = {literal(setting)}"

@@ -1,9 +1,14 @@
-"""Searches what suits this device by measuring: threads of each stage, and schemes in the store.
+"""Searches what suits this device by measuring, within a time limit.
 
-Owns the search: a candidate and the choice so far are loaded side by side and take turns, so that
-the machine's drift falls on both (pairs), and what has won alone must win again as a conversation,
-where the stages share the cores. What becomes of the result is
-:mod:`edgevoice.profiler.tuned_profile`'s business.
+Three steps, each on fresh measurements. Stage by stage, what may be chosen races against the
+present choice (:mod:`edgevoice.profiler.race`). What won alone must win as a conversation, where
+the stages share the cores: all of it together, and the most promising changes on their own, are
+held against the default, and the worse ones drop out. The one that is left is then held against the
+default in new pairs of conversations (:mod:`edgevoice.profiler.contest`), which alone decide: a
+winner's own race flatters it. Where nothing won, the most promising loser is held against the
+default all the same, so that "already best" has an interval too.
+
+What becomes of the result is :mod:`edgevoice.profiler.tuned_profile`'s business.
 """
 
 from __future__ import annotations
@@ -14,43 +19,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevoice import config
-from edgevoice.errors import EdgevoiceError
-from edgevoice.profiler.candidates import Candidate, candidates
-from edgevoice.profiler.children import CONVERSATION, STAGE, Child
+from edgevoice.latency import percentile
+from edgevoice.profiler import candidates
+from edgevoice.profiler.candidates import Candidate, Choice
+from edgevoice.profiler.children import Child
+from edgevoice.profiler.contest import Block, hold, hold_block
+from edgevoice.profiler.race import Trial, race
 from edgevoice.profiler.rounds import Open
 from edgevoice.profiler.spread import Ratio, paired_ratio
 from edgevoice.settings import Settings
 from edgevoice.store import Store
 
 CONFIDENCE = 0.95
-_FEWEST_PAIRS = 5
-_MOST_PAIRS = 15
-_BLOCKS = 8
-_FEWEST_BLOCKS = 3
-_BLOCK_PAIRS = 4
-_SEARCH_SHARE = 0.6
-"""Of the time; the rest shows whether conversations gain by what was found."""
+_RACES_SHARE = 0.45
+_FINALS_SHARE = 0.6
+"""Of the time: races end at the one, finals at the other; the rest is the confirmation's."""
 
-_CLAUSE_TOKENS = 8
+_FINALISTS = 3
 
+_WIDE = 0.9
+"""An interval that reaches below this leaves room for a gain that one would want."""
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A candidate against what was chosen before it.
-
-    Attributes:
-        candidate: What was tried.
-        ratio: Its time over the other's.
-        pairs: How many there were.
-        adopted: Whether it was surely faster.
-        failure: Why it could not be measured, "" if it could.
-    """
-
-    candidate: Candidate
-    ratio: Ratio
-    pairs: int
-    adopted: bool
-    failure: str = ""
+NOT_JUDGED = "how well it recognises, answers or sounds was not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +49,22 @@ class Tuned:
 
     Attributes:
         trials: All that was tried, in order.
-        chosen: Threads that were adopted, the last of each stage.
-        voice_to_voice: Time with all of it over time without, None where nothing was adopted.
+        chosen: The changes that were held against the default in the end.
+        voice_to_voice: Time with them over time without; None where there was nothing to try, or
+            too few conversations had an answer.
+        before_ms: Median of the pairs with the default.
+        after_ms: With the changes.
         pairs: Of conversations.
         unfinished: Whether time ran out before every candidate was tried.
     """
 
     trials: tuple[Trial, ...]
-    chosen: tuple[Candidate, ...]
-    voice_to_voice: Ratio | None
-    pairs: int
-    unfinished: bool
-
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """A line on each scheme that is faster: a profile cannot choose a model."""
-        return tuple(
-            f"[{trial.candidate.stage}] {trial.candidate.value} takes "
-            f"{ratio_text(trial.ratio, CONFIDENCE)} of the time: {trial.candidate.assignment}"
-            for trial in self.trials
-            if trial.adopted and trial.candidate.kind == "scheme"
-        )
+    chosen: tuple[Candidate, ...] = ()
+    voice_to_voice: Ratio | None = None
+    before_ms: float = 0.0
+    after_ms: float = 0.0
+    pairs: int = 0
+    unfinished: bool = False
 
     @property
     def gains(self) -> bool:
@@ -88,20 +73,25 @@ class Tuned:
             self.voice_to_voice.interval(CONFIDENCE)[1] < 1.0
         )
 
-
-def wait_ms(stage: str, sample: Mapping[str, float]) -> float:
-    """Return what a turn waits for a stage, of one sample: less is better."""
-    match stage:
-        case "recogniser":
-            return sample["final_ms"]
-        case "end-of-turn":
-            return sample["judge_ms"]
-        case "language-model":
-            clause_ms = _CLAUSE_TOKENS * 1000.0 / sample["decode_kept_tokens_per_s"]
-            return sample["first_token_kept_ms"] + clause_ms
-        case "speech":
-            return sample["first_sound_ms"]
-    raise ValueError(f"no turn waits for {stage!r} alone")
+    @property
+    def verdict(self) -> str:
+        """What was gained over the default, or that it is best, in one line with its interval."""
+        if self.voice_to_voice is None:
+            return "nothing is open here, or nothing else could be measured: the default stays"
+        told = (
+            f"{ratio_text(self.voice_to_voice, CONFIDENCE)} of the default's time, median "
+            f"{self.before_ms:.0f} -> {self.after_ms:.0f} ms, {self.pairs} pairs"
+        )
+        what = "; ".join(map(str, self.chosen))
+        if self.gains:
+            return f"a gain: with {what}, voice-to-voice takes {told}"
+        said = (
+            "the default is already best within noise: with the most promising change "
+            f"({what}) voice-to-voice takes {told}"
+        )
+        if self.voice_to_voice.interval(CONFIDENCE)[0] < _WIDE:
+            said += "; that noise is wide: a quieter machine or a longer --limit tells more"
+        return said
 
 
 def tune(
@@ -120,44 +110,41 @@ def tune(
         tell: Takes a line on each trial.
         open_child: Starts the processes that measure.
     """
-    ends_s = time.monotonic() + limit_s
-    search_ends_s = time.monotonic() + limit_s * _SEARCH_SHARE
-    wanted = list(candidates(settings, Store.default()))
-    trials: list[Trial] = []
-    best: dict[str, Candidate] = {}
-    for number, candidate in enumerate(wanted):
-        left_s = search_ends_s - time.monotonic()
-        if left_s <= 0:
-            break
-        share_s = left_s / (len(wanted) - number)
-        now = _with(settings, best)
-        # The more that are tried, the surer each must be.
-        level = 1.0 - (1.0 - CONFIDENCE) / len(wanted)
-        trial = _try(now, candidate, str(speech[0]), share_s, level=level, open_child=open_child)
-        trials.append(trial)
-        tell(describe(trial))
-        if trial.adopted and candidate.kind == "threads":
-            best[candidate.stage] = candidate
-    unfinished = len(trials) < len(wanted)
-    if not best:
-        return Tuned(tuple(trials), (), None, 0, unfinished)
-    blocks = _conversations(settings, _with(settings, best), speech, ends_s, open_child)
-    gained = paired_ratio(blocks)
-    pairs = sum(map(len, blocks))
-    tell(
-        f"conversations with all of it: {ratio_text(gained, CONFIDENCE)} of the time, {pairs} pairs"
+    began_s = time.monotonic()
+    trials, best, unfinished = _races(
+        settings, str(speech[0]), began_s + limit_s * _RACES_SHARE, tell, open_child
     )
-    return Tuned(tuple(trials), tuple(best.values()), gained, pairs, unfinished)
+    finalists = _finalists(trials, best)
+    if not finalists:
+        return Tuned(tuple(trials), unfinished=unfinished)
+    ends_s = began_s + limit_s * _FINALS_SHARE
+    chosen = _final(settings, finalists, speech, ends_s, tell=tell, open_child=open_child)
+    changed = _with(settings, chosen)
+    held = hold(settings, changed, speech, began_s + limit_s, open_child)
+    blocks = [block for block in held if block]
+    pairs = [pair for block in blocks for pair in block]
+    if len(blocks) < 2:  # of which there is no interval
+        return Tuned(tuple(trials), unfinished=unfinished)
+    return Tuned(
+        tuple(trials),
+        chosen,
+        paired_ratio(blocks),
+        percentile([before for before, _ in pairs], 50.0),
+        percentile([after for _, after in pairs], 50.0),
+        len(pairs),
+        unfinished,
+    )
 
 
 def describe(trial: Trial) -> str:
     """Return a line on a trial."""
-    what = f"{trial.candidate.stage}: {trial.candidate.kind} {trial.candidate.value}"
     if trial.failure:
-        return f"{what}: {trial.failure}"
-    verdict = "faster" if trial.adopted else "not surely faster"
+        return f"{trial.candidate}: {trial.failure}"
+    verdict = "faster" if trial.adopted else "not surely faster than what was chosen"
+    if trial.candidate.kind == "scheme" and trial.adopted:
+        verdict += f" ({NOT_JUDGED})"
     told = ratio_text(trial.ratio, CONFIDENCE)
-    return f"{what}: {told} of the time, {trial.pairs} pairs: {verdict}"
+    return f"{trial.candidate}: {told} of the time, {trial.pairs} pairs: {verdict}"
 
 
 def ratio_text(ratio: Ratio, confidence: float) -> str:
@@ -166,86 +153,83 @@ def ratio_text(ratio: Ratio, confidence: float) -> str:
     return f"{ratio.value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _with(settings: Settings, best: dict[str, Candidate]) -> Settings:
-    return config.override(settings, [candidate.assignment for candidate in best.values()])
-
-
-def _try(
+def _races(
     settings: Settings,
-    candidate: Candidate,
     speech: str,
-    limit_s: float,
-    *,
-    level: float,
+    ends_s: float,
+    tell: Callable[[str], object],
     open_child: Open,
-) -> Trial:
-    began_s = time.monotonic()
-    stage = candidate.stage
-    changed = config.override(settings, [candidate.assignment])
-    pairs: list[tuple[float, float]] = []
-    try:
-        with (
-            open_child(STAGE, settings, stage=stage, speech=speech) as own,
-            open_child(STAGE, changed, stage=stage, speech=speech) as other,
+) -> tuple[list[Trial], dict[tuple[str, str], Trial], bool]:
+    """Return all trials, the adopted ones by stage and kind, and whether time ran out."""
+    store = Store.default()
+    wanted = list(candidates.choices(settings, store))
+    trials: list[Trial] = []
+    best: dict[tuple[str, str], Trial] = {}
+    for number, choice in enumerate(wanted):
+        left_s = ends_s - time.monotonic()
+        if left_s <= 0:
+            return trials, best, True
+        now = _with(settings, [trial.candidate for trial in best.values()])
+        # What was chosen since may leave less open: two threads need two cores.
+        still = candidates.of(now, choice.stage, choice.kind, store)
+        if not still:
+            continue
+        share_s = left_s / (len(wanted) - number)
+        open_choice = Choice(choice.stage, choice.kind, still)
+        for trial in race(
+            now, open_choice, speech, share_s, level=CONFIDENCE, open_child=open_child
         ):
-            for number in range(_MOST_PAIRS):
-                late = time.monotonic() - began_s > limit_s
-                if number >= _FEWEST_PAIRS and (late or _settled(pairs, level)):
-                    break
-                pairs.append(_in_turn(own, other, stage, number))
-    except EdgevoiceError as error:
-        return Trial(candidate, Ratio(1.0, 0.0, 1.0), 0, False, str(error))
-    found = paired_ratio([[pair] for pair in pairs])
-    return Trial(candidate, found, len(pairs), found.interval(level)[1] < 1.0)
+            trials.append(trial)
+            tell(describe(trial))
+            if trial.adopted:
+                best[choice.stage, choice.kind] = trial
+    return trials, best, False
 
 
-def _in_turn(own: Child, other: Child, stage: str, number: int) -> tuple[float, float]:
-    """Measure both, in the other order each time."""
-    took: dict[Child, float] = {}
-    for child in (own, other) if number % 2 else (other, own):
-        (sample,) = child.ask(samples=1)["samples"]
-        took[child] = wait_ms(stage, sample)
-    return took[own], took[other]
+def _finalists(
+    trials: Sequence[Trial], best: Mapping[tuple[str, str], Trial]
+) -> list[tuple[Candidate, ...]]:
+    """Return the changes that conversations are held with: all winners, and the best of them alone.
+
+    Without a winner it is the loser that is least surely slower.
+    """
+    won = sorted(best.values(), key=lambda trial: trial.ratio.value)
+    if won:
+        together = tuple(trial.candidate for trial in best.values())
+        alone = [(trial.candidate,) for trial in won] if len(won) > 1 else []
+        return [together, *alone][:_FINALISTS]
+    measured = [trial for trial in trials if not trial.failure]
+    hopeful = sorted(measured, key=lambda trial: trial.ratio.interval(CONFIDENCE)[1])[:1]
+    return [(trial.candidate,) for trial in hopeful]
 
 
-def _settled(pairs: Sequence[tuple[float, float]], level: float) -> bool:
-    low, high = paired_ratio([[pair] for pair in pairs]).interval(level)
-    return low > 1.0 or high < 1.0
-
-
-def _conversations(
+def _final(
     settings: Settings,
-    changed: Settings,
+    finalists: Sequence[tuple[Candidate, ...]],
     speech: Sequence[Path],
     ends_s: float,
+    *,
+    tell: Callable[[str], object],
     open_child: Open,
-) -> list[list[tuple[float, float]]]:
-    """Hold conversations with both settings in turn; a pair hears the same question.
+) -> tuple[Candidate, ...]:
+    """Return the finalist whose conversations were fastest; the worse half drops out each time."""
+    left = list(finalists)
+    blocks: dict[tuple[Candidate, ...], list[Block]] = {each: [] for each in left}
 
-    Each block has processes of its own, since one process may be luckier than the next.
-    """
-    questions = [str(path) for path in speech]
-    blocks: list[list[tuple[float, float]]] = []
-    longest_s = 0.0
-    for number in range(_BLOCKS):
-        began_s = time.monotonic()
-        if number >= _FEWEST_BLOCKS and began_s + longest_s > ends_s:
-            break
-        with (
-            open_child(CONVERSATION, settings, speech=questions) as own,
-            open_child(CONVERSATION, changed, speech=questions) as other,
-        ):
-            held = [_converse_in_turn(own, other, each) for each in range(_BLOCK_PAIRS)]
-        blocks.append([pair for pair in held if pair is not None])
-        longest_s = max(longest_s, time.monotonic() - began_s)
-    return blocks
+    def middle(each: tuple[Candidate, ...]) -> float:
+        ratios = [after / before for block in blocks[each] for before, after in block]
+        return percentile(ratios, 50.0) if ratios else 1.0
+
+    number = 0
+    while len(left) > 1 and time.monotonic() < ends_s:
+        for each in left:
+            changed = _with(settings, each)
+            blocks[each].append(hold_block(settings, changed, speech, number, open_child))
+            tell(f"conversations with {'; '.join(map(str, each))}: about {middle(each):.3f}")
+        left = sorted(left, key=middle)[: (len(left) + 1) // 2]
+        number += 1
+    return left[0]
 
 
-def _converse_in_turn(own: Child, other: Child, number: int) -> tuple[float, float] | None:
-    """Hold a conversation of one turn with both; None when either gave no answer."""
-    took: dict[Child, float | None] = {}
-    for child in (own, other) if number % 2 else (other, own):
-        turns = child.ask(turns=1, pace="real-time")["turns"]
-        took[child] = turns[0]["voice_to_voice_ms"] if turns else None
-    before, after = took[own], took[other]
-    return None if before is None or after is None else (before, after)
+def _with(settings: Settings, chosen: Sequence[Candidate]) -> Settings:
+    return config.override(settings, [candidate.assignment for candidate in chosen])

@@ -7,8 +7,11 @@ the engines' calls (:mod:`edgevoice.profiler.tracing`). The zero is the end of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
+
+from edgevoice.profiler.running_on import RanOn, short
 
 _LEAST_MS = 0.05
 """Shorter calls are left out: a recogniser that is asked for a partial and has none."""
@@ -26,6 +29,7 @@ class Bar:
         begin_ms: After the end of the user's speech; before it, negative.
         end_ms: Likewise.
         depth: How many bars enclose it.
+        ran_on: Execution provider of the call, "" where onnxruntime had no part in it.
     """
 
     stage: str
@@ -33,6 +37,7 @@ class Bar:
     begin_ms: float
     end_ms: float
     depth: int
+    ran_on: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -49,13 +54,18 @@ def middle(turns: Sequence[Mapping[str, Any]]) -> int | None:
     return sorted(answered)[len(answered) // 2][1] if answered else None
 
 
-def bars(turn: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> tuple[Bar, ...]:
+def bars(
+    turn: Mapping[str, Any],
+    spans: Sequence[Mapping[str, Any]],
+    ran_on: Mapping[str, Sequence[RanOn]] = MappingProxyType({}),
+) -> tuple[Bar, ...]:
     """Return a turn's bars, each behind the one that encloses it.
 
     Args:
         turn: An exchange with its ``speech_began_ms``, ``speech_end_ms``, ``closed_ms`` and
             ``spans_ms``.
         spans: The calls of the conversation that it is from; parents come before children.
+        ran_on: What the stages ran on.
     """
     zero_ms = turn["speech_end_ms"]
     marks = turn["spans_ms"]
@@ -85,8 +95,8 @@ def bars(turn: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> tuple[B
     for number, span in calls:
         depths[number] = depths.get(span["parent"], 0) + 1
         a, b = span["begin_ms"] - zero_ms, span["end_ms"] - zero_ms
-        found.append(Bar(span["stage"], span["name"], a, b, depths[number]))
+        where = short(ran_on.get(span["stage"], ()))
+        found.append(Bar(span["stage"], span["name"], a, b, depths[number], where))
     return tuple(
-        Bar(bar.stage, bar.name, round(bar.begin_ms, 2), round(bar.end_ms, 2), bar.depth)
-        for bar in found
+        replace(bar, begin_ms=round(bar.begin_ms, 2), end_ms=round(bar.end_ms, 2)) for bar in found
     )
