@@ -15,14 +15,16 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class SpeechSuspected:
-    """VAD: a first window of speech, too little to report; Started or Dismissed follows.
+    """VAD: what may be the first of speech, too little to report; Started or Dismissed follows.
 
-    ``echo_margin_db``: as in :class:`SpeechContinued`.
+    ``echo_margin_db``: as in :class:`SpeechContinued`. ``faint``: no window is likely enough yet
+    to be speech; where one is, the suspicion comes a second time.
     """
 
     at_ms: float
     onset_ms: float
     echo_margin_db: float | None = None
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 
 import numpy as np
 
@@ -37,6 +38,14 @@ from edgevoice.stages import EchoCanceller
 from edgevoice.tape import Tape
 from edgevoice.waning import Waning
 from edgevoice.weights import Engines
+
+
+class Suspicion(IntEnum):
+    """How much there is to be said for speech that has not lasted long enough to be speech."""
+
+    NONE = 0
+    FAINT = 1
+    FIRM = 2
 
 
 class Microphone:
@@ -70,7 +79,7 @@ class Microphone:
         self._tape = tape
         self._frames = 0
         self._frame_end_ms = 0.0
-        self._suspected = False
+        self._suspicion = Suspicion.NONE
         self._preroll_ms = settings.preroll_ms
         preroll_frames = max(1, round(settings.preroll_ms / FRAME_MS))
         # The onset is known min_speech_ms late, plus a window of the VAD: both must fit as well.
@@ -108,7 +117,7 @@ class Microphone:
         self._recent.append(samples)
         self._listener.feed(samples)
         power = power_of(samples)
-        self._loudness.hear(power, in_speech=self._edges.speaking or self._suspected)
+        self._loudness.hear(power, in_speech=self._in_speech())
         for edge in self._edges.feed(self._vad.accept(samples)):
             self._step(self._speech_event(edge))
         self._note_suspicion()
@@ -140,14 +149,26 @@ class Microphone:
                 return SpeechPaused(at_ms, end_ms + self._shift_ms())
 
     def _note_suspicion(self) -> None:
-        """Step with a first window of speech, or with its coming to nothing."""
+        """Step with what may be the first of speech, or with its coming to nothing."""
         onset_ms = self._edges.suspected_ms
-        if onset_ms is not None and not self._suspected:
-            begin_ms = onset_ms + self._shift_ms()
-            self._step(SpeechSuspected(self._frame_end_ms, begin_ms, self.echo_margin_db()))
-        elif onset_ms is None and self._suspected and not self._edges.speaking:
+        before, self._suspicion = self._suspicion, self._edges_suspect()
+        if self._suspicion > before:
+            begin_ms = self._frame_end_ms if onset_ms is None else onset_ms + self._shift_ms()
+            margin_db = self.echo_margin_db()
+            faint = self._suspicion is Suspicion.FAINT
+            self._step(SpeechSuspected(self._frame_end_ms, begin_ms, margin_db, faint))
+        elif before and not self._suspicion and not self._edges.speaking:
             self._step(SpeechDismissed(self._frame_end_ms))
-        self._suspected = onset_ms is not None
+
+    def _edges_suspect(self) -> Suspicion:
+        if self._edges.speaking:
+            return Suspicion.NONE
+        if self._edges.suspected_ms is not None:
+            return Suspicion.FIRM
+        return Suspicion.FAINT if self._edges.faint else Suspicion.NONE
+
+    def _in_speech(self) -> bool:
+        return self._edges.speaking or self._suspicion is Suspicion.FIRM
 
     def _shift_ms(self) -> float:
         """Edges count audio from the stream's start; the session's clock also knows lost frames."""

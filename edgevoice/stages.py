@@ -143,10 +143,11 @@ class EchoCanceller(Protocol):
 
 
 class Vad(Protocol):
-    """Says whether there is speech, window by window."""
+    """Says how likely there is speech, window by window."""
 
-    def accept(self, samples: Float32) -> Sequence[bool]:
-        """Take float32 samples of any length at 16 kHz; return one bool per completed window."""
+    def accept(self, samples: Float32) -> Sequence[float]:
+        """Take float32 samples of any length at 16 kHz; return the probability of speech, from 0
+        to 1, in each completed window."""
         ...
 
     @property

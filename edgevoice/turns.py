@@ -106,7 +106,7 @@ def _user_speaking(state: TurnState, event: Event, rules: Rules) -> Step:
 
 def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
     match event:
-        case SpeechSuspected():
+        case SpeechSuspected(faint=False):
             return replace(state, stirring=True), []
         case SpeechDismissed():
             return replace(state, stirring=False), []

@@ -42,12 +42,27 @@ def test_short_bursts_add_up_to_speech_over_short_gaps() -> None:
     assert edges_of("#.#....") == [Started(0.0), Paused(3 * WINDOW_MS)]
 
 
-def test_the_vads_lag_is_taken_off_the_onset_and_counted_as_speech() -> None:
-    assert edges_of("...#", onset_lag_ms=WINDOW_MS) == [Started(2 * WINDOW_MS)]
+def test_speech_goes_on_a_little_below_the_threshold_at_which_it_begins() -> None:
+    detector = SpeechEdges(WINDOW_MS, min_speech_ms=64.0, min_silence_ms=64.0, threshold=0.5)
+    assert kinds(list(detector.feed([0.4, 0.4, 0.4]))) == []
+    assert kinds(list(detector.feed([0.5, 0.5, 0.4, 0.36, 0.4]))) == ["Started", *["Continued"] * 3]
+    assert kinds(list(detector.feed([0.34, 0.34]))) == ["Paused"]
 
 
-def test_the_lag_does_not_reach_before_the_stream() -> None:
-    assert edges_of("##", onset_lag_ms=WINDOW_MS) == [Started(0.0)]
+def test_what_may_be_speech_is_faint_until_silence_is_long_enough() -> None:
+    detector = SpeechEdges(WINDOW_MS, min_speech_ms=64.0, min_silence_ms=64.0, threshold=0.5)
+    heard = []
+    for probability in [0.2, 0.3, 0.1, 0.1, 0.1, 0.6, 0.6]:
+        list(detector.feed([probability]))
+        heard.append((detector.faint, detector.suspected_ms is not None))
+    none, faint = (False, False), (True, False)
+    assert heard == [none, faint, faint, none, none, (True, True), faint]
+
+
+def test_a_pause_leaves_nothing_faint_behind() -> None:
+    detector = SpeechEdges(WINDOW_MS, min_speech_ms=64.0, min_silence_ms=64.0)
+    assert kinds(list(detector.feed([0.9, 0.9, 0.3, 0.3]))) == ["Started", "Paused"]
+    assert not detector.faint
 
 
 def test_silence_shorter_than_a_window_still_needs_a_window() -> None:

@@ -54,7 +54,7 @@ def test_a_vad_tells_speech_from_silence(vad_model: VadModel) -> None:
     assert isinstance(found[0], Started)
     assert 350 < found[0].onset_ms < 800
     vad.reset()
-    assert not any(vad.accept(silence(1.0)))
+    assert max(vad.accept(silence(1.0))) < 0.5
 
 
 @pytest.fixture(params=["whisper", "fake"])

@@ -1,8 +1,9 @@
-"""Turns the VAD's window decisions into the edges of speech.
+"""Turns the VAD's probabilities, window by window, into the edges of speech.
 
-Owns the two durations that make an edge (least speech, least silence) and the back-dating of
-onset and end. Knows no clock: its time base is milliseconds of audio since the stream started,
-by window count. What the edges mean for the conversation is the turn-taking's business.
+Owns the thresholds, the two durations that make an edge (least speech, least silence) and the
+back-dating of onset and end. Knows no clock: its time base is milliseconds of audio since the
+stream started, by window count. What the edges mean for the conversation is the turn-taking's
+business.
 """
 
 from __future__ import annotations
@@ -35,17 +36,24 @@ class Paused:
 
 Edge: TypeAlias = Started | Continued | Paused
 
+_STAYS = 0.15
+"""Speech goes on while its probability is less than this below the threshold (Silero's own
+``get_speech_timestamps``)."""
+
+_FAINT = 0.5
+"""Share of the threshold from which speech may have begun: of 25 users who interrupt, nine of ten
+are so noticed within 110 ms of their first sound, and within 250 at the threshold itself."""
+
 
 class SpeechEdges:
     """One conversation's edge detector.
 
     Args:
         window_ms: Audio of one decision.
+        threshold: Probability from which a window is speech.
         min_speech_ms: Speech shorter than this is not reported. Windows of speech count up from
             the first one until silence of ``min_silence_ms`` starts the count again.
         min_silence_ms: Silence shorter than this does not end speech.
-        onset_lag_ms: How long after the true onset the VAD's first positive window begins;
-            taken off the onset, and counted as speech.
     """
 
     def __init__(
@@ -54,17 +62,18 @@ class SpeechEdges:
         *,
         min_speech_ms: float,
         min_silence_ms: float,
-        onset_lag_ms: float = 0.0,
+        threshold: float = 0.5,
     ) -> None:
         self._window_ms = window_ms
+        self._threshold = threshold
         self._min_speech_ms = min_speech_ms
         self._min_silence_ms = max(min_silence_ms, window_ms)
-        self._lag_ms = onset_lag_ms
         self._windows = 0
         self._onset_ms: float | None = None
         self._end_ms = 0.0
         self._speech_ms = 0.0
         self._speaking = False
+        self._faint_ms: float | None = None
 
     @property
     def heard_ms(self) -> float:
@@ -82,16 +91,24 @@ class SpeechEdges:
         return None if self._speaking else self._onset_ms
 
     @property
+    def faint(self) -> bool:
+        """Whether it may be speech just now, even if no window is likely enough to say so."""
+        return self._faint_ms is not None and self.heard_ms - self._faint_ms < self._min_silence_ms
+
+    @property
     def quiet(self) -> bool:
         """Whether the newest window was silent, though perhaps not long enough for a pause."""
         return self._onset_ms is None or self._end_ms < self.heard_ms
 
-    def feed(self, decisions: Iterable[bool]) -> Iterator[Edge]:
-        """Take one decision a window, in order; yield the edges that they complete."""
-        for is_speech in decisions:
+    def feed(self, probabilities: Iterable[float]) -> Iterator[Edge]:
+        """Take one probability a window, in order; yield the edges that they complete."""
+        for probability in probabilities:
             begin_ms = self.heard_ms
             self._windows += 1
-            edge = self._voiced(begin_ms) if is_speech else self._silent()
+            if probability >= _FAINT * self._threshold:
+                self._faint_ms = self.heard_ms
+            needed = self._threshold - (_STAYS if self._speaking else 0.0)
+            edge = self._voiced(begin_ms) if probability >= needed else self._silent()
             if edge is not None:
                 yield edge
 
@@ -100,11 +117,12 @@ class SpeechEdges:
         self._onset_ms = None
         self._speech_ms = 0.0
         self._speaking = False
+        self._faint_ms = None
 
     def _voiced(self, begin_ms: float) -> Edge | None:
         if self._onset_ms is None:
-            self._onset_ms = max(0.0, begin_ms - self._lag_ms)
-            self._speech_ms = begin_ms - self._onset_ms
+            self._onset_ms = begin_ms
+            self._speech_ms = 0.0
         self._speech_ms += self._window_ms
         self._end_ms = self.heard_ms
         if self._speaking:

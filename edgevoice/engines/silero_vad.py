@@ -1,7 +1,7 @@
-"""Silero VAD through sherpa-onnx: window decisions, one recurrent state a conversation.
+"""Silero VAD on onnxruntime: speech probabilities, one recurrent state a conversation.
 
-Owns the windowing that sherpa-onnx's `VadModel` expects. Edges (how much speech or silence makes
-one) are made by :mod:`edgevoice.engines.edges`, so sherpa's own durations are set to nothing.
+Owns the windowing and the state. Edges (how surely and for how long it must be speech or silence)
+are made by :mod:`edgevoice.engines.edges`.
 """
 
 from __future__ import annotations
@@ -11,34 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sherpa_onnx
 
 from edgevoice import manifest as manifests
+from edgevoice.engines import ort
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.edges import SpeechEdges
 from edgevoice.engines.probe import ensure_loadable
+from edgevoice.engines.providers import ON_CPU, Ran
 from edgevoice.engines.samples import finite
-from edgevoice.errors import ArtifactError
+from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
 from edgevoice.settings import VadSettings
 
 WINDOW_SAMPLES = 512
 """Samples of one decision at 16 kHz; Silero was trained with no other."""
 
-ONSET_LAG_MS = samples_to_ms(WINDOW_SAMPLES)
-"""sherpa-onnx answers False for the first window above the threshold, whatever
-``min_speech_duration`` is: an onset is one window earlier than it says."""
+_RATE = np.array(SAMPLE_RATE_HZ, np.int64)
+
+_CONTEXT_SAMPLES = {("state",): 64, ("h", "c"): 0}
+"""By the names of the recurrent inputs: versions 5 and 6 read 64 samples from before the window
+(snakers4/silero-vad, ``OnnxWrapper``), version 4 reads none."""
 
 
 class SileroVad:
-    """One conversation's VAD (:class:`edgevoice.stages.Vad`): about 7.5 MB and 5 ms of one core
-    a second of audio on x86-64."""
+    """One conversation's VAD (:class:`edgevoice.stages.Vad`): about 4 ms of one core a second of
+    audio on x86-64."""
 
-    def __init__(self, native: Any) -> None:
-        self._native = native
-        # Newer Silero models read 64 samples from before the window; sherpa-onnx wants them in
-        # front of it and ends the process on any other length.
-        self._context = int(native.window_size()) - WINDOW_SAMPLES
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._states = _states(session)
+        self._asks_rate = any(i.name == "sr" for i in session.get_inputs())
+        self._context = _CONTEXT_SAMPLES[tuple(self._states)]
         self._kept = np.zeros(self._context, np.float32)
 
     @property
@@ -46,47 +49,59 @@ class SileroVad:
         """Samples in one decision window."""
         return WINDOW_SAMPLES
 
-    def accept(self, samples: Float32) -> Sequence[bool]:
-        """Take float32 samples ``[n]`` at 16 kHz; return one bool per completed window."""
+    def accept(self, samples: Float32) -> Sequence[float]:
+        """Take float32 samples ``[n]`` at 16 kHz; return the probability of speech, from 0 to 1,
+        in each completed window.
+
+        Raises:
+            EngineError: They are not mono, or the graph fails.
+        """
         pending = np.concatenate([self._kept, finite(samples)])
-        decisions: list[bool] = []
+        probabilities: list[float] = []
         start = 0
-        while start + self._context + WINDOW_SAMPLES <= len(pending):
-            window = pending[start : start + self._context + WINDOW_SAMPLES]
-            # A list: pybind11 reads it 20 % faster than an array, element by element.
-            decisions.append(bool(self._native.is_speech(window.tolist())))
+        size = self._context + WINDOW_SAMPLES
+        while start + size <= len(pending):
+            probabilities.append(self._step(pending[start : start + size]))
             start += WINDOW_SAMPLES
         self._kept = pending[start:].copy()
-        return decisions
+        return probabilities
 
     def reset(self) -> None:
         """Forget everything heard."""
-        self._native.reset()
+        self._states = _states(self._session)
         self._kept = np.zeros(self._context, np.float32)
+
+    def _step(self, window: Float32) -> float:
+        feed: dict[str, Any] = {"input": window[None], **self._states}
+        if self._asks_rate:
+            feed["sr"] = _RATE
+        try:
+            output, *states = self._session.run(None, feed)
+        except Exception as error:  # onnxruntime raises a dozen classes without a public base
+            raise EngineError(f"the VAD failed: {str(error)[:200]}") from error
+        self._states = dict(zip(self._states, states, strict=True))
+        return float(output[0, 0])
 
 
 class SileroVadModel:
-    """A checked Silero artifact that opens a VAD per conversation.
+    """A loaded Silero artifact, shared by all conversations."""
 
-    sherpa-onnx keeps weights and state in one object, so each conversation loads its own copy
-    (50 ms on x86-64).
-    """
-
-    def __init__(self, path: str, settings: VadSettings) -> None:
-        self._path = path
+    def __init__(self, session: Any, settings: VadSettings, provider: Ran) -> None:
+        self._session = session
         self._settings = settings
+        self.provider = provider
 
     def open(self) -> SileroVad:
         """Start a VAD for one conversation."""
-        return SileroVad(_native(self._path, self._settings.threshold))
+        return SileroVad(self._session)
 
     def open_edges(self) -> SpeechEdges:
         """Start the edge detector that belongs to a VAD of this model."""
         return SpeechEdges(
             samples_to_ms(WINDOW_SAMPLES),
+            threshold=self._settings.threshold,
             min_speech_ms=self._settings.min_speech_ms,
             min_silence_ms=self._settings.min_silence_ms,
-            onset_lag_ms=ONSET_LAG_MS,
         )
 
 
@@ -94,33 +109,43 @@ def load_vad(folder: Path, settings: VadSettings) -> SileroVadModel:
     """Load the VAD artifact in ``folder``.
 
     Raises:
-        ArtifactError: It is no Silero artifact, or its file is missing, truncated or not ONNX.
+        ArtifactError: It is no Silero artifact, or its file is missing, truncated, not ONNX or of
+            no known version.
     """
     manifest = manifests.read(folder)
     if manifest.family != "silero-vad":
         raise ArtifactError(
             f"{folder} holds a {manifest.family!r} artifact; vad.model needs a 'silero-vad' one"
         )
-    model = SileroVadModel(onnx_file(folder, manifest), settings)
+    onnx_file(folder, manifest)
     ensure_loadable(folder, f"{__name__}:load_unguarded")
-    return model
+    return _load(folder, settings)
 
 
 def load_unguarded(folder: Path) -> None:
     """Load the artifact in ``folder`` in this process, which native code may end."""
-    _native(onnx_file(folder, manifests.read(folder)), VadSettings().threshold)
+    _load(folder, VadSettings())
 
 
-def _native(path: str, threshold: float) -> Any:
-    config = sherpa_onnx.VadModelConfig(
-        silero_vad=sherpa_onnx.SileroVadModelConfig(
-            model=path,
-            threshold=threshold,
-            min_silence_duration=0.0,
-            min_speech_duration=0.0,
-            window_size=WINDOW_SAMPLES,
-        ),
-        sample_rate=SAMPLE_RATE_HZ,
-        num_threads=1,
-    )
-    return sherpa_onnx.VadModel.create(config)
+def _load(folder: Path, settings: VadSettings) -> SileroVadModel:
+    path = Path(onnx_file(folder, manifests.read(folder)))
+    session, provider = ort.open_on(path, 1, ON_CPU)
+    inputs = {i.name for i in session.get_inputs()}
+    states = tuple(_states(session))
+    if states not in _CONTEXT_SAMPLES or inputs - {"sr"} != {"input", *states}:
+        raise ArtifactError(
+            f"{path} is not Silero VAD of version 4, 5 or 6: its inputs are "
+            f"{', '.join(sorted(inputs))}"
+        )
+    model = SileroVadModel(session, settings, provider)
+    model.open().accept(np.zeros(WINDOW_SAMPLES, np.float32))
+    return model
+
+
+def _states(session: Any) -> dict[str, Float32]:
+    """Return zeros for each recurrent input, in the order of the outputs that follow them."""
+    return {
+        i.name: np.zeros([n if isinstance(n, int) else 1 for n in i.shape], np.float32)
+        for i in session.get_inputs()
+        if len(i.shape) == 3
+    }

@@ -28,7 +28,7 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
         ConfigError: ``material`` has no recordings.
         ExportError: The reference hears no speech in it, or nothing else.
     """
-    del threads  # sherpa-onnx's VAD runs on one
+    del threads  # the VAD runs on one
     sound = recordings.track(material)
     models = [load_vad(folder, VadSettings()) for folder in (reference, candidate)]
     first, second = (_decisions(model, sound) for model in models)
@@ -53,4 +53,4 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
 
 
 def _decisions(model: SileroVadModel, sound: Float32) -> np.ndarray:
-    return np.array(model.open().accept(sound), bool)
+    return np.array(model.open().accept(sound)) >= VadSettings().threshold
