@@ -38,17 +38,20 @@ from edgevoice.events import (
     TimerFired,
     TranscribeOverlap,
 )
-from edgevoice.overlap import Evidence, Overlap, Verdict, below_echo, is_background, judge
+from edgevoice.overlap import BRIEF_MS, Evidence, Overlap, Verdict, below_echo, is_background, judge
 from edgevoice.turn_rules import Rules, learn
 from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
 
 NO_ANSWER = "no_answer"
 """Reason of a resumption: the recogniser was not heard in time."""
 
-_PROBE_EVERY_MS = 128.0
+_PROBE_EVERY_MS = 96.0
 _LINGER_MS = 200.0
 """A voice stays turned down for so long behind speech that was too brief to hold it: "stop" is an
 "s", 100 ms of closure, and "top", and would turn it down, up and down again."""
+
+_NOD_MS = 250.0
+"""Silence behind a nod before the agent goes on: "okay" may be the first word of a wish."""
 
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
@@ -107,7 +110,7 @@ def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
     over = state.over
     if over is not None and over.end_ms is not None:
         # It goes on before it was decided what it is: one overlap, one decision, one deadline.
-        goes_on = replace(over, end_ms=None, probe=0, passed=False)
+        goes_on = replace(over, end_ms=None, probe=0, passed=False, nod=None)
         grown, actions = _grown(state, goes_on, at_ms, rules)
         return _timer(grown, actions, over.deadline_ms) if over.held else (grown, actions)
     if over is None:
@@ -117,6 +120,9 @@ def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
             echo = Overlap(onset_ms, speech_ms, echoing=True, echo_margin_db=margin_db)
             return replace(state, over=echo), []
         over = Overlap(onset_ms)
+    if not over.speech_ms:
+        # The suspicion may have been there long before, and faint.
+        over = replace(over, onset_ms=onset_ms)
     over = replace(
         over,
         echo_margin_db=_loudest(over.echo_margin_db, margin_db),
@@ -140,15 +146,21 @@ def _grown(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
         state, actions = _hold(state, over, at_ms, rules)
         assert state.over is not None
         over = state.over
-    if not over.probe and over.speech_ms >= max(over.probe_at_ms, rules.probe_ms):
-        every_ms = _PROBE_PASSED_EVERY_MS if over.passed or over.echoing or far else _PROBE_EVERY_MS
-        probe = state.probe + 1
-        asking = replace(
-            over, probe=probe, probed_ms=over.speech_ms, probe_at_ms=over.speech_ms + every_ms
-        )
-        state = replace(state, over=asking, probe=probe)
-        actions = [*actions, TranscribeOverlap(probe)]
-    return state, actions
+    state, asked = _ask(state, over, rules)
+    return state, [*actions, *asked]
+
+
+def _ask(state: TurnState, over: Overlap, rules: Rules) -> Step:
+    """Ask for the words of speech that goes on, when it is time."""
+    if over.probe or over.speech_ms < max(over.probe_at_ms, rules.probe_ms):
+        return state, []
+    seldom = over.passed or over.echoing or is_background(over.loudness_db, rules)
+    every_ms = _PROBE_PASSED_EVERY_MS if seldom else _PROBE_EVERY_MS
+    probe = state.probe + 1
+    # What is briefer is hardly ever trusted: twice would be once too often.
+    again_ms = max(over.speech_ms + every_ms, BRIEF_MS)
+    asking = replace(over, probe=probe, probed_ms=over.speech_ms, probe_at_ms=again_ms)
+    return replace(state, over=asking, probe=probe), [TranscribeOverlap(probe)]
 
 
 def _paused(state: TurnState, at_ms: float, end_ms: float, rules: Rules) -> Step:
@@ -201,13 +213,22 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
         if not over.held:
             # The agent has gone on meanwhile, rightly.
             return replace(state, over=None), [ForgetUtterance(over.end_ms)]
+        if verdict is Verdict.BACKCHANNEL and event.at_ms < over.end_ms + _NOD_MS:
+            nodded = replace(over, probe=0, nod=evidence)
+            return _timer(replace(state, over=nodded), [], over.end_ms + _NOD_MS)
         return _resume(state, over, verdict.value, evidence)
     known = replace(over, heard=True, probe=0 if answered else over.probe)
-    return replace(state, over=known), []
+    if not answered:
+        return replace(state, over=known), []
+    # Speech has grown while the recogniser was busy.
+    grown = replace(known, speech_ms=max(event.at_ms - over.onset_ms, over.speech_ms))
+    return _ask(replace(state, over=known), grown, rules)
 
 
 def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
     """End a hold in which no words have come."""
+    if over.nod is not None:
+        return _resume(state, over, Verdict.BACKCHANNEL.value, over.nod)
     evidence: Evidence = {"speech_ms": round(over.speech_ms, 1)}
     if over.end_ms is not None:
         return _resume(state, over, NO_ANSWER, evidence)

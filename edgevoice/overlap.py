@@ -18,16 +18,19 @@ from edgevoice.turn_rules import Rules
 _STRICT_ECHO = 0.5
 """Of the threshold: enough of the agent's words where the sound is no louder than its echo."""
 
-_GARBLED_LETTERS = 3
-"""A single word this short may be a nod cut in two: of "yeah" and "I see", cut at 320 ms, Whisper
-made "You" and "Bye!"."""
-
-_BRIEF_MS = 450.0
+BRIEF_MS = 416.0
 """Speech of which less was heard is a nod rather than a wish, whatever the recogniser made of it
 ("yeah" became "You had", "wow" became "Well"), unless a word in it stops the agent."""
 
-_HUM = re.compile(r"[hmn]{2,}a?|[hm]")
-"""A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HNN", "MHA", "MMA, chem"."""
+NOD_LASTS_MS = 720.0
+
+_WORDY_MS = 480.0
+_WORDY = 3
+"""Where so many words were heard, none of them a nod's, it is a sentence and may be shorter. Behind
+a nod one less is enough: "okay, that is"."""
+
+_HUM = re.compile(r"[hmn]{2,}[a-z]{0,2}|[hm]")
+"""A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HML", "MHA", "MMHS"."""
 
 _HUMMED = ("and", "then")
 """It begins so too where it hears a hum: "mm-hm" became "and then they come", "mm, mm" "and then,
@@ -38,6 +41,8 @@ _HUMMED_MS = 1000.0
 
 _OWN_WORDS = 2
 """Words behind an echo, not the agent's and no backchannel, that are the user's after all."""
+
+Evidence = dict[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Overlap:
         echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
         speaker_similarity: Likewise; the newest.
         loudness_db: Likewise; the newest.
+        nod: It was a nod, by this evidence; the agent goes on unless more follows.
     """
 
     onset_ms: float
@@ -77,6 +83,7 @@ class Overlap:
     echo_margin_db: float | None = None
     speaker_similarity: float | None = None
     loudness_db: float | None = None
+    nod: Evidence | None = None
 
 
 class Verdict(StrEnum):
@@ -89,9 +96,6 @@ class Verdict(StrEnum):
     OTHER_VOICE = "other_voice"
     BACKGROUND = "background"
     UNCLEAR = "unclear"
-
-
-Evidence = dict[str, float | str]
 
 
 def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict, Evidence]:
@@ -136,9 +140,6 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
         return Verdict.UNCLEAR if overlap.end_ms is None else Verdict.BACKCHANNEL, evidence
     if _is_brief(found, overlap, rules) and not asks(heard, rules):
         return Verdict.UNCLEAR, evidence
-    short = len(found) == 1 and len(found[0]) <= _GARBLED_LETTERS
-    if overlap.end_ms is None and (short or rules.phrases.begins_backchannel(found)):
-        return Verdict.UNCLEAR, evidence
     return Verdict.INTERRUPTION, evidence
 
 
@@ -159,14 +160,24 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
 
 
 def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
-    return overlap.speech_ms < _BRIEF_MS and not rules.phrases.stops_agent(found)
+    if rules.phrases.stops_agent(found):
+        half_heard = overlap.end_ms is None and rules.phrases.begins_backchannel(found)
+        return half_heard and overlap.speech_ms < BRIEF_MS
+    return overlap.speech_ms < (_WORDY_MS if _is_wordy(found, rules) else NOD_LASTS_MS)
+
+
+def _is_wordy(found: tuple[str, ...], rules: Rules) -> bool:
+    own = rules.phrases.behind_backchannels(found)
+    needed = _WORDY if len(own) == len(found) else _WORDY - 1
+    doubtful = own[:1] == _HUMMED[:1] or any(rules.phrases.is_backchannel((word,)) for word in own)
+    return len(own) >= needed and not doubtful
 
 
 def _is_hummed(found: tuple[str, ...], overlap: Overlap, rules: Rules) -> bool:
     """Whether ``found`` may be what a recogniser makes of a murmur."""
     if overlap.speech_ms > _HUMMED_MS or rules.phrases.stops_agent(found):
         return False
-    half = overlap.end_ms is None and found[0] == _HUMMED[0]
+    half = overlap.end_ms is None and found[0] == _HUMMED[0] and len(found) <= len(_HUMMED)
     return half or found[:2] == _HUMMED or any(map(_HUM.fullmatch, found))
 
 

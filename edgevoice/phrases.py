@@ -61,6 +61,11 @@ class Phrases:
         """Whether ``said`` (of :func:`words`) is nothing but backchannels, one or several."""
         return bool(said) and _is_made_of(tuple(said), self.backchannels)
 
+    def behind_backchannels(self, said: Sequence[str]) -> Words:
+        """Return what is left of ``said`` behind the backchannels that it begins with."""
+        begun = [end for end in range(len(said) + 1) if self.is_backchannel(said[:end])]
+        return tuple(said[max(begun, default=0) :])
+
     def is_answer(self, said: Sequence[str]) -> bool:
         """Whether ``said`` holds a backchannel that answers a question."""
         return any(_ends_with(said[: i + 1], self.answers) for i in range(len(said)))

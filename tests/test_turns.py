@@ -17,6 +17,7 @@ from edgevoice.events import (
     AnswerSounded,
     CompleteAnswer,
     DropAnswer,
+    DuckAnswer,
     EndpointReached,
     Event,
     ForgetUtterance,
@@ -28,6 +29,7 @@ from edgevoice.events import (
     PauseTranscribed,
     PrepareAnswer,
     ReleaseAnswer,
+    RestoreAnswer,
     ResumeAnswer,
     SpeechContinued,
     SpeechDismissed,
@@ -296,6 +298,61 @@ def speaking() -> Conversation:
     talk.agent_speaks(1600)
     assert talk.state.phase is Phase.SPEAKING
     return talk
+
+
+def test_a_faint_suspicion_turns_the_agent_down_and_counts_for_no_speech() -> None:
+    talk = speaking()
+    assert talk.send(SpeechSuspected(3000, 3000, None, True)) == [DuckAnswer(1)]
+    assert talk.send(SpeechSuspected(3200, 3168)) == []
+    talk.send(SpeechStarted(3232, 3168))
+    assert talk.state.phase is Phase.SPEAKING  # 64 ms of speech, and not 232, hold no answer
+    assert talk.state.over is not None and talk.state.over.onset_ms == 3168
+
+
+def test_a_faint_suspicion_that_comes_to_nothing_leaves_nothing_behind() -> None:
+    talk = speaking()
+    talk.send(SpeechSuspected(3000, 3000, None, True))
+    assert talk.send(SpeechDismissed(3100)) == [RestoreAnswer(1)]
+    assert talk.state.over is None
+
+
+def test_no_answer_waits_for_a_faint_suspicion() -> None:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.understood("tell me a story")
+    assert talk.send(SpeechSuspected(1160, 1160, None, True)) == []
+    assert not talk.state.stirring
+
+
+def nodded(talk: Conversation) -> OverlapHeard:
+    """Say "okay" from 3000 to 3400 ms; return what the recogniser says at 3550."""
+    talk.speech(3000, 3400)
+    assert talk.state.phase is Phase.HELD
+    return OverlapHeard(3550, talk.state.probe, "Okay.", "a dog and a cat", 5000.0)
+
+
+def test_the_agent_goes_on_a_moment_after_a_nod() -> None:
+    talk = speaking()
+    assert talk.asked(ResumeAnswer) == []
+    talk.send(nodded(talk))
+    talk.until(3640)
+    assert talk.state.phase is Phase.HELD
+    talk.until(3660)
+    assert talk.state.phase is Phase.SPEAKING
+    assert talk.decisions[-1] == "resumed"
+
+
+def test_a_nod_may_be_the_first_word_of_a_wish() -> None:
+    talk = speaking()
+    talk.send(nodded(talk))
+    talk.send(SpeechStarted(3620, 3560))
+    talk.until(3900)
+    assert talk.state.phase is Phase.HELD
+    assert talk.asked(ResumeAnswer) == []
+    talk.send(SpeechContinued(3910, 910))
+    heard = OverlapHeard(4000, talk.state.probe, "Okay, that is", "a dog and a cat", 5000.0)
+    talk.send(heard)
+    assert talk.decisions[-1] == "interrupted"
 
 
 def test_speech_that_begins_as_the_agent_ends_is_a_turn() -> None:
