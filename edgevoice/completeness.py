@@ -28,10 +28,18 @@ utterances of flite and of readers: the words told the one from the other with a
 curve of 0.85, the sound of 0.53. Cutting takes away what hesitation sounds like, so live speech
 may deserve more than 0.3."""
 
-_QUESTION_MARK = 0.5
+_LENGTH = 2.0
+_EVEN_WORDS, _FEWEST_WORDS, _MOST_WORDS = 5, 4, 12
+"""The log odds grow by so much with the logarithm of the number of words: who pauses in mid-turn
+has mostly said little. Of 180 whole and 342 cut utterances of flite, and 39 and 78 of LJ Speech,
+the words alone told one from the other with an area under the curve of 0.94 and 0.80; with their
+number it is 0.96 and 0.85. Bounded below, for the sake of short commands."""
+
+_QUESTION_MARK = 1.5
 _LEXICALLY_CUT = -2.0
-"""Added to the log odds of the words. A question mark says little: of whole questions Whisper gives
-one to nearly all, and of what is cut out of them ("What is the population") to half."""
+_LEXICALLY_DOUBTFUL = -1.5
+"""Added to the log odds of the words. Whisper gives a question mark to nearly all whole questions,
+and to half of what is cut out of them ("What is the population")."""
 
 _MARKS = " .?!\"'"
 """At the end of a text: of "How do you like the" Whisper makes a question as well."""
@@ -72,18 +80,21 @@ def text_completeness(text: str, phrases: Phrases) -> float:
 def model_completeness(ending: float, text: str, phrases: Phrases) -> float:
     """Return the probability that a turn is whole, from the language model's of its ending.
 
-    ``ending`` is small even for whole turns, which could mostly go on. The mark and the last words
-    of ``text`` count beside it.
+    ``ending`` is small even for whole turns, which could mostly go on. The mark, the last words and
+    the length of ``text`` count beside it.
 
     >>> from edgevoice.phrases import load
-    >>> round(model_completeness(_EVEN_ENDING, "It rains", load("en")), 3)
+    >>> round(model_completeness(_EVEN_ENDING, "It rains cats and dogs", load("en")), 3)
     0.5
     """
     odds = _logit(min(max(ending, 1e-6), 1.0 - 1e-6)) - _logit(_EVEN_ENDING)
     odds *= _TRUST_IN_WORDS
+    length = min(max(len(words(text)), _FEWEST_WORDS), _MOST_WORDS)
+    odds += _LENGTH * math.log(length / _EVEN_WORDS)
     marked = text_completeness(text, phrases)
-    if min(marked, text_completeness(text.rstrip(_MARKS), phrases)) < NEUTRAL:
-        odds += _LEXICALLY_CUT
+    lexical = min(marked, text_completeness(text.rstrip(_MARKS), phrases))
+    if lexical < NEUTRAL:
+        odds += _LEXICALLY_CUT if lexical < SELDOM_LAST else _LEXICALLY_DOUBTFUL
     elif marked == ASKED:
         odds += _QUESTION_MARK
     return min(max(1.0 / (1.0 + math.exp(-odds)), 1.0 - _WORDS_BOUND), _WORDS_BOUND)

@@ -96,7 +96,7 @@ class EndOfTurnSettings:
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
-        0.6,
+        0.7,
         "probability from which a turn surely is finished; the wait grows below it",
         low=0.0,
         high=1.0,

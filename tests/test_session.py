@@ -61,7 +61,7 @@ class Talk:
     def __init__(
         self,
         *parts: Int16,
-        heard: Sequence[str] = ("what is this", "and that", "and then"),
+        heard: Sequence[str] = ("what is this thing", "and that", "and then"),
         model: ScriptedLanguageModelModel | None = None,
         judge: Judge | None = None,
         source: Any = None,
@@ -106,7 +106,7 @@ class Talk:
 
 def test_question_and_answer() -> None:
     talk = Talk(silence(0.5), voice(1), silence(6)).run()
-    assert talk.texts("user") == [("what is this", False)]
+    assert talk.texts("user") == [("what is this thing", False)]
     assert talk.texts("agent") == [(LONG_ANSWER, False)]
     assert [notice.state for notice in talk.seen(StateNotice)] == [
         "listening",
@@ -150,13 +150,13 @@ def test_an_interruption_keeps_what_was_heard_and_starts_a_turn() -> None:
 
 def test_a_noise_pauses_the_agent_and_loses_nothing() -> None:
     parts = (silence(0.5), voice(1), silence(1.2), voice(0.3), silence(6))
-    talk = Talk(*parts, heard=("what is this", "", "")).run()
+    talk = Talk(*parts, heard=("what is this thing", "", "")).run()
     assert [d for d in talk.decisions if d in ("held", "resumed", "interrupted")] == [
         "held",
         "resumed",
     ]
     assert talk.texts("agent") == [(LONG_ANSWER, False)]
-    assert talk.texts("user") == [("what is this", False)]
+    assert talk.texts("user") == [("what is this thing", False)]
     assert talk.seen(ClearNotice) == []
     # It fell silent while the noise lasted, and said everything: the cut word twice.
     loud = np.flatnonzero(np.abs(talk.sink.recording()) > 100)
@@ -195,7 +195,7 @@ class Spelling:
 def test_wherever_a_noise_falls_no_word_is_missing(after_s: float) -> None:
     parts = (silence(0.5), voice(1), silence(after_s), voice(0.25), silence(6))
     speech = Spelling()
-    talk = Talk(*parts, heard=("what is this", "", ""), speech=speech).run()
+    talk = Talk(*parts, heard=("what is this thing", "", ""), speech=speech).run()
     assert talk.texts("agent") == [(LONG_ANSWER, False)]
     heard = speech.read(talk.sink.recording())
     assert list(heard) == speech.words
@@ -206,8 +206,8 @@ def test_wherever_a_noise_falls_no_word_is_missing(after_s: float) -> None:
 
 def test_go_on_gets_the_rest_of_the_answer() -> None:
     parts = (silence(0.5), voice(1), silence(1.2), voice(0.6), silence(6), voice(0.5), silence(5))
-    heard = ("what is this", "wait a moment", "go on")
-    model = ScriptedLanguageModelModel({"what is this": LONG_ANSWER}, "I wait.")
+    heard = ("what is this thing", "wait a moment", "go on")
+    model = ScriptedLanguageModelModel({"what is this thing": LONG_ANSWER}, "I wait.")
     speech = HumSpeech()
     talk = Talk(*parts, heard=heard, model=model, speech=speech).run()
     (first, cut), (second, _), (rest, rest_cut) = talk.texts("agent")
@@ -220,8 +220,8 @@ def test_go_on_gets_the_rest_of_the_answer() -> None:
 def test_a_cough_as_the_answer_is_due_does_not_kill_it() -> None:
     # The cough begins 40 ms before the wait is over, and the first sound would fall into it.
     parts = (silence(0.5), voice(1), silence(0.16), voice(0.3), silence(6))
-    talk = Talk(*parts, heard=("what is this", "")).run()
-    assert talk.texts("user") == [("what is this", False)]
+    talk = Talk(*parts, heard=("what is this thing", "")).run()
+    assert talk.texts("user") == [("what is this thing", False)]
     assert talk.texts("agent") == [(LONG_ANSWER, False)]
 
 
@@ -264,10 +264,10 @@ def test_a_model_that_fails_is_an_event_and_the_session_listens_on() -> None:
     talk = Talk(silence(0.5), voice(1), silence(2), voice(1), silence(2), model=model).run()
     errors = [notice.message for notice in talk.seen(ErrorNotice)]
     assert set(errors) == {"the language model failed: out of memory"}
-    assert [text for text, _ in talk.texts("user")] == ["what is this", "and that"]
+    assert [text for text, _ in talk.texts("user")] == ["what is this thing", "and that"]
     assert talk.seen(StateNotice)[-1].state == "listening"
     # What was said stays in the history: the next answer may still take it up.
-    assert talk.session.history.turns == (Message("user", "what is this and that"),)
+    assert talk.session.history.turns == (Message("user", "what is this thing and that"),)
 
 
 def test_a_context_that_overflows_drops_the_oldest_turns() -> None:
@@ -278,7 +278,7 @@ def test_a_context_that_overflows_drops_the_oldest_turns() -> None:
     assert talk.seen(ErrorNotice) == []
     assert len(talk.texts("agent")) == 3
     turns = [turn.content for turn in talk.session.history.turns]
-    assert "what is this" not in turns
+    assert "what is this thing" not in turns
     assert turns[-2:] == ["and then", LONG_ANSWER]
 
 

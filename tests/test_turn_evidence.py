@@ -217,8 +217,31 @@ def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
     assert verdict("you", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("stop", overlap=going_on) is Verdict.INTERRUPTION
     assert verdict("you there", overlap=going_on) is Verdict.UNCLEAR
-    assert verdict("you there", overlap=Overlap(0.0, 500.0)) is Verdict.INTERRUPTION
-    assert verdict("ye") is Verdict.INTERRUPTION
+    assert verdict("you there", overlap=Overlap(0.0, 600.0)) is Verdict.UNCLEAR
+    assert verdict("you there", overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
+    # "no way" begins with a "no" that would stop the agent.
+    assert verdict("no", overlap=going_on) is Verdict.UNCLEAR
+    assert verdict("no", overlap=Overlap(0.0, 450.0)) is Verdict.INTERRUPTION
+
+
+def test_several_words_are_a_sentence_sooner_than_one() -> None:
+    short = Overlap(0.0, 500.0)
+    assert verdict("they were married", overlap=short) is Verdict.INTERRUPTION
+    assert verdict("they were", overlap=short) is Verdict.UNCLEAR
+    assert verdict("okay that is", overlap=short) is Verdict.INTERRUPTION
+    assert verdict("okay that", overlap=short) is Verdict.UNCLEAR
+    # What Whisper makes of nods.
+    assert verdict("yes and yes", overlap=short) is Verdict.UNCLEAR
+    assert verdict("MMHS my friend", overlap=short) is Verdict.UNCLEAR
+    assert verdict("and then they change", overlap=short) is Verdict.UNCLEAR
+    assert verdict("and Mr. John", overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
+
+
+def test_a_short_word_that_is_no_wish_is_let_go_unless_the_agent_asked() -> None:
+    ended = Overlap(0.0, 600.0, end_ms=600.0)
+    assert verdict("Yack", overlap=ended) is Verdict.UNCLEAR
+    assert verdict("Louder", overlap=ended) is Verdict.INTERRUPTION
+    assert verdict("Berlin", "Which city do you mean?", 0.0, ended) is Verdict.INTERRUPTION
 
 
 def test_loudness_and_voice_are_evidence_where_they_are_known() -> None:
