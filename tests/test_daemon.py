@@ -262,7 +262,7 @@ def test_speech_over_the_agent_stops_it_and_history_keeps_what_was_heard() -> No
             await client.wait(type="state", state="listening")
             await client.say()
             await client.wait_for_audio(32_000)
-            await client.say()
+            await client.say(1.0)
             await client.wait(type="clear")
             cut = await client.wait(type="transcript", role="agent", final=True)
             assert cut["interrupted"]

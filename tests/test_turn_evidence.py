@@ -240,6 +240,7 @@ def test_several_words_are_a_sentence_sooner_than_one() -> None:
 def test_a_short_word_that_is_no_wish_is_let_go_unless_the_agent_asked() -> None:
     ended = Overlap(0.0, 600.0, end_ms=600.0)
     assert verdict("Yack", overlap=ended) is Verdict.UNCLEAR
+    assert verdict("Yack", said="", overlap=ended) is Verdict.INTERRUPTION  # of a silent agent
     assert verdict("Louder", overlap=ended) is Verdict.INTERRUPTION
     assert verdict("Berlin", "Which city do you mean?", 0.0, ended) is Verdict.INTERRUPTION
 
