@@ -72,15 +72,25 @@ def log_mel(samples: Float32, frames: int) -> Float32:
     return np.ascontiguousarray(((mel + 4.0) / 4.0).T, dtype=np.float32)
 
 
-def _log_mel(wave: Float32, first: int) -> Float64:
-    """Return log10 of the mel power, ``[frames, 80]``, from frame ``first`` on."""
+def log_mel_power(samples: Float32, bands: int) -> Float64:
+    """Return log10 of the mel power of ``samples``, ``[frames, bands]``, as it is: not normalised.
+
+    Args:
+        samples: float32, shape ``[n]``, 16 kHz, at least 201.
+        bands: 80, or 128 as Whisper large-v3 has.
+    """
+    return _log_mel(samples, 0, bands)
+
+
+def _log_mel(wave: Float32, first: int, bands: int = MEL_BANDS) -> Float64:
+    """Return log10 of the mel power, ``[frames, bands]``, from frame ``first`` on."""
     half = FFT_SAMPLES // 2
     reflected = np.pad(wave.astype(np.float64), (half, half), mode="reflect")
     frames = len(wave) // HOP_SAMPLES
     end = (frames - 1) * HOP_SAMPLES + FFT_SAMPLES
     windows = sliding_window_view(reflected[first * HOP_SAMPLES : end], FFT_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(windows * _hann(), axis=-1)) ** 2
-    mel: Float64 = np.log10(np.maximum(power @ _mel_filters(), 1e-10))
+    mel: Float64 = np.log10(np.maximum(power @ _mel_filters(bands), 1e-10))
     return mel
 
 
@@ -91,9 +101,9 @@ def _hann() -> Float64:
 
 
 @functools.cache
-def _mel_filters() -> Float64:
-    """Return Slaney's triangles, ``[201, 80]``: equal area, linear below 1 kHz, log above."""
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE_HZ / 2), MEL_BANDS + 2))
+def _mel_filters(bands: int) -> Float64:
+    """Return Slaney's triangles, ``[201, bands]``: equal area, linear below 1 kHz, log above."""
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE_HZ / 2), bands + 2))
     bins = np.linspace(0.0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])

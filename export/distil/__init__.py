@@ -1,0 +1,1 @@
+"""Streaming recognisers of one's own, distilled from a Whisper encoder."""

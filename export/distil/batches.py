@@ -1,0 +1,131 @@
+"""Batches of training speech: batch n of a corpus and a seed is the same whenever it is asked for.
+
+Owns the drawing of clips, joining them with pauses, augmenting, features and padding; how wide a
+batch is follows from the plan. Numpy only: a trainer's threads call :meth:`Batches.batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevoice.errors import ExportError
+from edgevoice.export.distil import augment
+from edgevoice.export.distil.alphabet import Alphabet
+from edgevoice.export.distil.augment import Augmentation
+from edgevoice.export.distil.fbank import FLOOR, HOP, fbank
+from edgevoice.export.distil.sentences import transcript
+from edgevoice.export.distil.shards import Clip
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+
+LONGEST_SAMPLES = 16 * SAMPLE_RATE_HZ
+_CANDIDATES = 128
+"""Utterances drawn for a batch and sorted by length: neighbours need little padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step hears.
+
+    Attributes:
+        features: float32, [clips, frames, 80]; padding is :data:`~.fbank.FLOOR`.
+        frames: Frames of each clip.
+        targets: Numbers of the tokens said, all clips joined.
+        target_lengths: Tokens of each clip.
+    """
+
+    features: Float32
+    frames: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    target_lengths: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Utterance:
+    """Clips to be joined, and the pauses before, between and after them in samples."""
+
+    clips: Sequence[int]
+    pauses: Sequence[int]
+    samples: int
+
+
+class Batches:
+    """Draws batches.
+
+    Args:
+        clips: The corpus; clips longer than :data:`LONGEST_SAMPLES` are left out, and those whose
+            text the alphabet does not cover.
+        alphabet: Of the targets.
+        batch_frames: Feature frames of a batch, padding included.
+        seed: For all that is drawn.
+        how: The augmentation.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        alphabet: Alphabet,
+        *,
+        batch_frames: int,
+        seed: int,
+        how: Augmentation,
+    ) -> None:
+        self._clips: list[Clip] = []
+        self._texts: list[list[int]] = []
+        for clip in clips:
+            text = transcript(clip.line.text)
+            if clip.line.samples <= LONGEST_SAMPLES and text and alphabet.covers(text):
+                self._clips.append(clip)
+                self._texts.append(alphabet.encode(text))
+        if not self._clips:
+            raise ExportError("no utterance can be trained on: all are too long or without words")
+        self._space = alphabet.encode(" ")
+        self._batch_samples = batch_frames * HOP
+        self._seed = seed
+        self._how = how
+
+    def batch(self, number: int) -> Batch:
+        """Return batch ``number``."""
+        random = np.random.default_rng([self._seed, 0x62, number])
+        drawn = [self._utterance(random) for _ in range(_CANDIDATES)]
+        drawn.sort(key=lambda utterance: utterance.samples)
+        # Neighbours from a place drawn at random, the longest of them last.
+        last = int(random.integers(_CANDIDATES))
+        count = max(1, self._batch_samples // (drawn[last].samples + HOP))
+        chosen = drawn[max(0, last - count + 1) : last + 1]
+        heard = [self._hear(utterance, random) for utterance in chosen]
+        frames = np.array([len(features) for features, _ in heard], np.int64)
+        features = np.full((len(heard), frames.max(), heard[0][0].shape[1]), FLOOR, np.float32)
+        for row, (found, _) in enumerate(heard):
+            features[row, : len(found)] = found
+        targets = np.array([token for _, said in heard for token in said], np.int64)
+        lengths = np.array([len(said) for _, said in heard], np.int64)
+        return Batch(features, frames, targets, lengths)
+
+    def _utterance(self, random: np.random.Generator) -> _Utterance:
+        clips = [int(random.integers(len(self._clips)))]
+        samples = self._clips[clips[0]].line.samples
+        while samples < 5 * SAMPLE_RATE_HZ and random.random() < 0.35:
+            clips.append(int(random.integers(len(self._clips))))
+            samples += self._clips[clips[-1]].line.samples
+        lead = float(random.choice((0.0, 0.05, 0.1, 0.2, 0.4, 0.8)))
+        between = [float(random.uniform(0.05, 0.6)) for _ in clips[1:]]
+        seconds = [lead, *between, float(random.uniform(0.1, 0.6))]
+        pauses = [int(second * SAMPLE_RATE_HZ) for second in seconds]
+        return _Utterance(clips, pauses, samples + sum(pauses))
+
+    def _hear(
+        self, utterance: _Utterance, random: np.random.Generator
+    ) -> tuple[Float32, list[int]]:
+        parts: list[Float32] = [np.zeros(utterance.pauses[0], np.float32)]
+        said: list[int] = []
+        for number, pause in zip(utterance.clips, utterance.pauses[1:], strict=True):
+            samples = self._clips[number].samples().astype(np.float32) / np.float32(32768.0)
+            parts += [samples, np.zeros(pause, np.float32)]
+            said += ([*self._space] if said else []) + self._texts[number]
+        heard = augment.of_samples(np.concatenate(parts), self._how, random)
+        features = np.maximum(fbank(heard), FLOOR)
+        return augment.of_features(features, self._how, random), said

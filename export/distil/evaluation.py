@@ -1,0 +1,48 @@
+"""Word errors of a recogniser in torch on whole clips, under the mask of its streaming form.
+
+Owns the evaluation while training; what counts is the exported pack's, streamed by its engine.
+Imports torch: never imported by edgevoice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgevoice.export import words
+from edgevoice.export.distil.alphabet import Alphabet
+from edgevoice.export.distil.fbank import FLOOR, fbank
+from edgevoice.export.distil.model import chunk_mask, output_frames
+from edgevoice.export.distil.sentences import transcript
+from edgevoice.export.distil.shards import Clip
+
+_PADDING_FRAMES = 60
+"""Silence behind a clip, so that its last word comes out."""
+
+
+def word_errors(model: Any, clips: Sequence[Clip], chunk: int, device: str) -> float:
+    """Return the word error rate of ``model`` on ``clips`` in percent, greedily decoded."""
+    wrong = said = 0
+    for clip in clips:
+        expected = transcript(clip.line.text).split()
+        wrong += words.word_errors(expected, read(model, clip, chunk, device).split())
+        said += len(expected)
+    return 100.0 * wrong / max(said, 1)
+
+
+def read(model: Any, clip: Clip, chunk: int, device: str) -> str:
+    """Return what ``model`` hears in ``clip``."""
+    samples = clip.samples().astype(np.float32) / np.float32(32768.0)
+    features = np.pad(fbank(samples), ((0, _PADDING_FRAMES), (0, 0)), constant_values=FLOOR)
+    heard = torch.from_numpy(features)[None].to(device)
+    frames = int(output_frames(heard.shape[1]))
+    lengths = torch.tensor([frames], device=device)
+    mask = chunk_mask(frames, lengths, chunk, model.shape.left)
+    model.eval()
+    with torch.no_grad():
+        scores = model(heard, mask, torch.zeros(1, dtype=torch.long, device=device))
+    best = [int(number) for number in scores[0].argmax(-1)]
+    return Alphabet(model.shape.tokens).decode(best)

@@ -1,0 +1,8 @@
+"""The files of a training's folder that edgevoice and the interpreter with torch share."""
+
+from __future__ import annotations
+
+PLAN = "plan.json"
+START = "start.npz"
+WEIGHTS = "weights.npz"
+PROGRESS = "progress.jsonl"

@@ -1,0 +1,151 @@
+"""Prepares a training: from a Whisper and a folder of speech to a plan and starting weights.
+
+Owns what is asked of the user's material, and the files `plan.json` and `start.npz` that
+:mod:`edgevoice.export.distil.training` begins with. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgevoice.errors import ArtifactError, ConfigError, ExportError
+from edgevoice.export.distil import alphabet, corpus, plan, start
+from edgevoice.export.distil.alphabet import BLANK, SPACE, Alphabet
+from edgevoice.export.distil.files import PLAN, START
+from edgevoice.export.distil.plan import Plan, Stage
+from edgevoice.export.distil.sentences import transcript
+from edgevoice.export.distil.shards import Clip
+from edgevoice.export.families import whisper_checkpoint, whisper_ctranslate2
+from edgevoice.export.families.whisper_weights import Weights
+from edgevoice.frames import Float32
+from edgevoice.whole_file import write_whole
+
+_FITTED_CLIPS = 80
+_WIDEST = 768
+"""Whisper small's. A larger encoder is no streaming recogniser for a small device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be trained.
+
+    Attributes:
+        whisper: A Whisper in CTranslate2's or Hugging Face's format.
+        speech: Folders of shards.
+        chunk: Output frames (20 ms) that are decoded at once.
+        left: Output frames of context before them.
+        letters: All that it is to write but spaces; empty: what occurs in the transcripts.
+        new_layers: Behind Whisper's.
+        stages: None for the default.
+        batch_frames: Feature frames of a batch.
+        seed: For all that is drawn.
+        allow_pickle: Pickled weights may be read.
+    """
+
+    whisper: Path
+    speech: Sequence[Path]
+    chunk: int = 32
+    left: int = 192
+    letters: str = ""
+    new_layers: int = 1
+    stages: tuple[Stage, ...] | None = None
+    batch_frames: int = 7500
+    seed: int = 0
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was prepared.
+
+    Attributes:
+        plan: The training.
+        speech: One line: how much there is.
+        explained: Share of the variance of Whisper's features that the fit explains.
+    """
+
+    plan: Plan
+    speech: str
+    explained: float
+
+
+def prepare(wanted: Wanted, work: Path) -> Prepared:
+    """Write plan and starting weights into ``work``.
+
+    Raises:
+        ArtifactError: The source is no Whisper, or too large a one.
+        ConfigError: There is no speech, or chunk and left context do not go together.
+        ExportError: There is too little speech; or a training of another plan is in ``work``.
+    """
+    whisper = read_whisper(wanted.whisper, wanted.allow_pickle)
+    spoken = corpus.read(wanted.speech, ())
+    if wanted.letters:
+        letters = Alphabet((BLANK, SPACE, *sorted(set(wanted.letters) - {" "})))
+    else:
+        letters = alphabet.of(transcript(clip.line.text) for clip in spoken.training)
+    if len(letters.tokens) < 10:
+        raise ExportError(
+            f"the transcripts have {len(letters.tokens) - 2} different letters that occur 20 times "
+            "or more; more speech is needed, or its letters (option letters)"
+        )
+    shape = start.shape(
+        whisper.sizes,
+        new_layers=wanted.new_layers,
+        chunk=wanted.chunk,
+        left=wanted.left,
+        tokens=tuple(letters.tokens),
+    )
+    stages = wanted.stages or plan.default_stages(wanted.chunk, 1500, 12_000)
+    made = Plan(shape, stages, batch_frames=wanted.batch_frames, seed=wanted.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    _require_same(work / PLAN, made)
+    fold = start.fit(_material(spoken.training, wanted.seed), whisper.sizes.n_mels, wanted.seed)
+    held = io.BytesIO()
+    np.savez(held, allow_pickle=False, **start.tensors(whisper, shape, fold, wanted.seed))
+    write_whole(work / START, held.getvalue())
+    write_whole(work / PLAN, json.dumps(made.as_json(), indent=1).encode())
+    return Prepared(made, spoken.summary(), fold.explained)
+
+
+def read_whisper(source: Path, allow_pickle: bool) -> Weights:
+    """Read a Whisper whose encoder can be trained here.
+
+    Raises:
+        ArtifactError: It is none, or wider than Whisper small.
+    """
+    whisper: Weights
+    if (source / "model.bin").is_file():
+        whisper = whisper_ctranslate2.read(source)
+    else:
+        whisper = whisper_checkpoint.read(source, allow_pickle)
+    width = whisper.sizes.n_audio_state
+    if width > _WIDEST:
+        raise ArtifactError(
+            f"{source}: its encoder is {width} wide; up to {_WIDEST} (Whisper small) can be "
+            "made to stream"
+        )
+    return whisper
+
+
+def _material(clips: Sequence[Clip], seed: int) -> list[Float32]:
+    random = np.random.default_rng([seed, 0x6D])
+    chosen = random.choice(len(clips), min(_FITTED_CLIPS, len(clips)), replace=False)
+    return [clips[i].samples().astype(np.float32) / np.float32(32768.0) for i in chosen]
+
+
+def _require_same(path: Path, made: Plan) -> None:
+    """Refuse a folder with another training; more speech may have brought another letter."""
+    if not path.is_file():
+        return
+    before = plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    if before == made:
+        return
+    same_letters = replace(made, shape=replace(made.shape, tokens=before.shape.tokens))
+    why = "its alphabet" if before == same_letters else "its shape, stages or seed"
+    raise ConfigError(f"{path} is of another training ({why} differs); choose another folder")
