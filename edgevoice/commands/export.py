@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import catalogue
+from edgevoice.commands import export_distil
 from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 HELP = "make a checked artifact of source weights"
 
-_ACTIONS = ("plan", "check", "qnn", "list")
+_ACTIONS = ("plan", "check", "distil", "qnn", "list")
 _MAKE = "SOURCE"
 _THREADS = 2
 
@@ -73,6 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_measuring(check)
     check.set_defaults(act=_check)
+    distil = actions.add_parser("distil", help=export_distil.HELP)
+    _add_request(distil)
+    export_distil.add_arguments(distil)
+    distil.set_defaults(act=_distil, report=None, keep_failed=None, no_resume=False)
     npu = actions.add_parser("qnn", help="compile an artifact for a Snapdragon's NPU")
     npu.add_argument("artifact", help="installed artifact; its files stay as they are")
     npu.add_argument("--soc", required=True, help="chip; `edgevoice export list` has them")
@@ -212,6 +217,16 @@ def _make(parsed: argparse.Namespace) -> int:
         for path in outcome.published.values():
             print(f"published {path}")
     return EXIT_FAILURE if outcome.refused else EXIT_OK
+
+
+def _distil(parsed: argparse.Namespace) -> int:
+    from edgevoice.export import source
+
+    exporter = _exporter()
+    resolved = source.resolve(parsed.source, exporter.store, catalogue.load(), exporter.meter)
+    parsed.licence = parsed.licence or resolved.licence
+    request = export_distil.request_of(parsed, resolved.path, _threads(parsed))
+    return export_distil.run(parsed, request, _make)
 
 
 def _plan(parsed: argparse.Namespace) -> int:

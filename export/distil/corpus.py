@@ -53,6 +53,8 @@ def read(folders: Iterable[Path], evaluate: Iterable[str]) -> Corpus:
     for folder in folders:
         for clip in _some(folder):
             (own if held_out(clip) else training).append(clip)
+    if not own and len(training) > 1:  # so little speech that the hash chose none of it
+        own.append(training.pop(0))
     judged = {OWN: own[:_MOST_HELD_OUT]} if own else {}
     for pair in evaluate:
         name, _, folder_name = pair.partition("=")

@@ -14,13 +14,10 @@ import torch
 
 from edgevoice.export import words
 from edgevoice.export.distil.alphabet import Alphabet
-from edgevoice.export.distil.fbank import FLOOR, fbank
+from edgevoice.export.distil.fbank import HOP, fbank
 from edgevoice.export.distil.model import chunk_mask, output_frames
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
-
-_PADDING_FRAMES = 60
-"""Silence behind a clip, so that its last word comes out."""
 
 
 def word_errors(model: Any, clips: Sequence[Clip], chunk: int, device: str) -> float:
@@ -36,8 +33,9 @@ def word_errors(model: Any, clips: Sequence[Clip], chunk: int, device: str) -> f
 def read(model: Any, clip: Clip, chunk: int, device: str) -> str:
     """Return what ``model`` hears in ``clip``."""
     samples = clip.samples().astype(np.float32) / np.float32(32768.0)
-    features = np.pad(fbank(samples), ((0, _PADDING_FRAMES), (0, 0)), constant_values=FLOOR)
-    heard = torch.from_numpy(features)[None].to(device)
+    # Silence, as the engine adds: two chunks and what the front end looks ahead.
+    silence = np.zeros((4 * chunk + 6) * HOP, np.float32)
+    heard = torch.from_numpy(fbank(np.concatenate([samples, silence])))[None].to(device)
     frames = int(output_frames(heard.shape[1]))
     lengths = torch.tensor([frames], device=device)
     mask = chunk_mask(frames, lengths, chunk, model.shape.left)

@@ -32,8 +32,9 @@ def main() -> None:
     package("edgevoice", Path(edgevoice))
     package("edgevoice.export", Path(__file__).resolve().parents[1])
     sys.argv[:3] = [module]
-    # The folder of this file came first on the path; its modules are edgevoice's, not anyone's.
-    sys.path.pop(0)
+    # Without -P the folder of this file is on the path; its modules are edgevoice's, not anyone's.
+    here = str(Path(__file__).resolve().parent)
+    sys.path[:] = [path for path in sys.path if path != here]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -69,6 +69,7 @@ def main() -> int:
             trainer = Trainer(chosen.work, made, batches, spoken.held_out, settings)
             reread = time.monotonic() + chosen.reread_s
             if trainer.run(reread, asked_to_stop):
+                trainer.write_heard()
                 return EXIT_OK
         return EXIT_INTERRUPTED
     except EdgevoiceError as error:

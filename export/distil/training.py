@@ -26,7 +26,7 @@ from torch.nn import functional
 from edgevoice.errors import ArtifactError, ExportError
 from edgevoice.export.distil import evaluation, plan, rates, shards
 from edgevoice.export.distil.batches import Batch, Batches
-from edgevoice.export.distil.files import PROGRESS, START, WEIGHTS
+from edgevoice.export.distil.files import HEARD, PROGRESS, START, WEIGHTS
 from edgevoice.export.distil.model import Recogniser, chunk_mask, output_frames
 from edgevoice.export.distil.plan import Plan
 from edgevoice.whole_file import write_whole
@@ -204,6 +204,20 @@ class Trainer:
         print(line, flush=True)
         with (self._work / PROGRESS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def write_heard(self) -> None:
+        """Write what the averaged weights read in all that is held out."""
+        chunk, device = self._plan.shape.chunk, self._settings.device
+        read = [
+            (
+                str(clip.file.resolve()),
+                clip.line.start,
+                evaluation.read(self._averaged, clip, chunk, device),
+            )
+            for clips in self._held_out.values()
+            for clip in clips
+        ]
+        write_whole(self._work / HEARD, json.dumps(read).encode())
 
     def _save(self) -> None:
         held = io.BytesIO()
