@@ -1,0 +1,242 @@
+"""`edgevoice export distil` with a stand-in for torch that leaves the weights as they begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ctranslate2_file import write_small_whisper
+
+from edgevoice import cli, manifest
+from edgevoice.audio.wav import write_wav
+from edgevoice.errors import ArtifactError, ConfigError, ExportError
+from edgevoice.export.distil import material, planning, preparing, shards, torch_side
+from edgevoice.export.distil.distilling import Distiller, Request
+from edgevoice.progress import silent
+from edgevoice.stages import Transcript
+
+RATE = 16_000
+SAID = "pack my box with five dozen liquor jugs"
+
+
+def voice(number: int, seconds: float = 1.2) -> np.ndarray:
+    t = np.arange(int(seconds * RATE)) / RATE
+    tones = sum(np.sin(2 * np.pi * f * t * (1 + number / 50)) for f in (180, 700, 1900))
+    wobble = 0.1 * (1.2 + np.sin(2 * np.pi * 3 * t)) * tones
+    noise = 0.01 * np.random.default_rng(number).standard_normal(len(t))
+    return (0.3 * wobble + noise).astype(np.float32)
+
+
+def recordings(folder: Path, count: int = 24) -> Path:
+    folder.mkdir()
+    lines = []
+    for number in range(count):
+        rate = (8_000, 16_000, 44_100)[number % 3]
+        write_wav(
+            folder / f"{number}.wav", voice(number)[:: RATE // 8000 if rate < RATE else 1], rate
+        )
+        lines.append(f"{number}.wav\t{SAID.capitalize()}.")
+    (folder / "transcripts.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_whisper(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An interpreter that runs the stand-in, whatever it is told to run."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), *sys.path])
+    program = tmp_path / "python"
+    program.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{here / "untrained.py"}" "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def request_(tmp_path: Path, whisper: Path, python: Path) -> Request:
+    return Request(
+        whisper=whisper,
+        speech=(recordings(tmp_path / "speech"),),
+        work=tmp_path / "work",
+        chunk_ms=160.0,
+        left_ms=320.0,
+        letters="abcdefghijklmnopqrstuvwxyz",
+        frozen_steps=1,
+        steps=1,
+        python=str(python),
+        threads=1,
+    )
+
+
+def test_a_pack_reads_what_was_trained(request_: Request) -> None:
+    said: list[str] = []
+    pack = Distiller(silent, said.append).run(request_)
+    assert sorted(path.name for path in pack.iterdir()) == ["model.onnx", "tokens.txt"]
+    assert "step 1 of 2, frozen: loss 2.5" in said
+    assert "the pack writes 0.0 % of the words otherwise than torch" in said
+    read = json.loads((request_.work / "heard.json").read_text())
+    assert read
+    assert all(len(text) > 3 for *_, text in read)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ("crash", "training: RuntimeError: out of memory"),
+        ("wrong", "of the words are not torch's, at most 2 % may be"),
+    ],
+)
+def test_what_goes_wrong_in_training_is_one_line(
+    request_: Request, trouble: str, message: str
+) -> None:
+    request_.work.mkdir()
+    (request_.work / "trouble").write_text(trouble)
+    with pytest.raises(ExportError, match=message) as raised:
+        Distiller(silent, lambda line: None).run(request_)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_training_in_the_folder_is_refused(request_: Request, whisper: Path) -> None:
+    Distiller(silent, lambda line: None).run(request_)
+    with pytest.raises(ConfigError, match=r"is of another training \(its shape, stages or seed"):
+        Distiller(silent, lambda line: None).run(replace(request_, seed=1))
+    with pytest.raises(ConfigError, match=r"another training \(its alphabet differs"):
+        Distiller(silent, lambda line: None).run(replace(request_, letters="abcdefghijklm'"))
+
+
+def test_the_command_publishes_a_streaming_artifact(
+    tmp_path: Path,
+    whisper: Path,
+    python: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("EDGEVOICE_HOME", str(tmp_path / "home"))
+    speech = recordings(tmp_path / "speech")
+    words = ["export", "distil", whisper, "--speech", speech, "--work", tmp_path / "work"]
+    words += ["--chunk-ms", 160, "--left-ms", 320, "--python", python, "--threads", 1]
+    words += ["--letters", "abcdefghijklmnopqrstuvwxyz", "--licence", "MIT"]
+    words += ["--scheme", "fp32", "--check-with", recordings(tmp_path / "few", 2)]
+    assert cli.main([*map(str, words), "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert "2 layers of 64, 1 new" in told
+    assert not (tmp_path / "work").exists()
+    assert cli.main([*map(str, words), "--out", str(tmp_path / "out"), "--name", "mine"]) == 0
+    found = manifest.read(tmp_path / "out" / "mine")
+    assert (found.family, found.stage, found.licence) == ("wenet-ctc", "recogniser", "MIT")
+    # The engine turns endpoint rules by the subsampling: sherpa-onnx counts as if it were 4.
+    assert found.engine["subsampling"] == 2
+    assert (found.engine["chunk_size"], found.engine["num_left_chunks"]) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"chunk_ms": 650.0}, "650 ms: a multiple of 20 ms is needed"),
+        ({"left_ms": 400.0}, "chunk 8 and left context 20 frames: the left context must be"),
+        ({"steps": 0}, "--steps 0: 1 or more are needed"),
+        ({"python": "/nowhere/python"}, "--python /nowhere/python is no program"),
+        ({"speech": (Path("/nowhere"),)}, "no such folder: /nowhere"),
+    ],
+)
+def test_requests_that_cannot_be(
+    request_: Request, changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Distiller(silent, lambda line: None).run(replace(request_, **changed))  # type: ignore[arg-type]
+
+
+def test_a_whisper_that_is_too_wide_or_none_is_refused(
+    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "_WIDEST", 32)
+    with pytest.raises(ArtifactError, match=r"its encoder is 64 wide; up to 32 \(Whisper small\)"):
+        Distiller(silent, lambda line: None).run(request_)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ArtifactError):
+        Distiller(silent, lambda line: None).run(replace(request_, whisper=empty))
+
+
+class Hears:
+    """A recogniser that always hears the same."""
+
+    tail_padding_ms = 0.0
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def open(self) -> Hears:
+        return self
+
+    def accept(self, samples: object) -> None:
+        pass
+
+    def conclude(self) -> Transcript:
+        return Transcript(self._text, self._text, 0.0)
+
+
+def test_recordings_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
+    folder = recordings(tmp_path / "speech", 4)
+    write_wav(folder / "long.wav", np.tile(voice(0), 30), RATE)
+    write_wav(folder / "short.wav", voice(0, 0.2), RATE)
+    write_wav(folder / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    write_wav(folder / "wordless.wav", voice(1), RATE)
+    (folder / "broken.wav").write_bytes(b"RIFFnothing")
+    said: list[str] = []
+
+    def taken(label: object, out: str) -> list[shards.Clip]:
+        made = material.as_shards(folder, tmp_path / out, label_with=label, say=said.append)  # type: ignore[arg-type]
+        return list(shards.clips(made))
+
+    clips = taken(None, "plain")
+    assert [clip.line.text for clip in clips] == [f"{SAID.capitalize()}."] * 4
+    assert {len(clip.samples()) for clip in clips} <= set(range(6_000, 20_000))
+    assert said[-1].endswith(
+        "4 recordings taken, left out: 1 that cannot be read, 1 longer than 30 s, 1 shorter than "
+        "0.3 s, 1 silent, 1 without words (transcripts.tsv, or --label-with)"
+    )
+    # Labelled, what has no words gets some; the others say what is heard, and stay.
+    assert [c.line.text for c in taken(Hears(SAID), "labelled")].count(SAID) == 1
+    # Words that have nothing to do with what is heard are another clip's.
+    other = taken(Hears("the quick brown fox jumps over the lazy dog"), "wrong")
+    assert len(other) == 1
+    assert any("written is 'Pack my box" in line for line in said)
+    with pytest.raises(ConfigError, match=r"none of 9 recordings can be used: 5 without speech"):
+        taken(Hears(""), "none")
+
+
+def test_a_folder_without_wav_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(b"fLaC")
+    with pytest.raises(ConfigError, match=r"has no \*.wav \(1 .flac\); convert the recordings"):
+        material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=print)
+
+
+def test_the_trainers_lines_are_for_people() -> None:
+    line = {"step": 40, "of": 60, "stage": "whole", "heard_hours": 1.5}
+    said = torch_side.readable(json.dumps(line | {"word_errors_percent": {"mine": 12.345}}))
+    assert said == "step 40 of 60, whole: heard hours 1.5, word errors of mine 12.3 %"
+
+
+def test_an_interrupted_training_ends_as_one(request_: Request) -> None:
+    request_.work.mkdir()
+    (request_.work / "trouble").write_text("interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Distiller(silent, lambda line: None).run(request_)
+
+
+def test_a_plan_names_what_it_needs(request_: Request) -> None:
+    told = "\n".join(planning.lines(request_))
+    assert "decoding   160 ms at once, 320 ms of context" in told
+    assert "24 recordings, read when it begins" in told
