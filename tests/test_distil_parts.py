@@ -16,6 +16,7 @@ from edgevoice.export.distil.alphabet import Alphabet
 from edgevoice.export.distil.augment import Augmentation
 from edgevoice.export.distil.batches import Batches
 from edgevoice.export.distil.fbank import FLOOR, fbank, warp
+from edgevoice.export.distil.outliers import Losses
 from edgevoice.export.distil.plan import Plan, Shape, Stage
 from edgevoice.export.distil.shards import Line
 from edgevoice.frames import Float32
@@ -210,6 +211,33 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(tmp_path: Path) -> None:
     assert first.features.shape[0] * first.features.shape[1] <= 2000 * 1.3  # slowed down
     with pytest.raises(ExportError, match="no utterance can be trained on"):
         Batches(clips, Alphabet(("<blk>", "▁", "x")), batch_frames=9, seed=0, how=Augmentation())
+
+
+def test_what_is_left_out_is_drawn_no_more(tmp_path: Path) -> None:
+    clips = list(shards.clips(speech(tmp_path / "speech")))
+    letters = Alphabet((alphabet.BLANK, alphabet.SPACE, "a", "b"))
+    batches = Batches(clips, letters, batch_frames=4000, seed=5, how=Augmentation())
+    out = {clip.name for clip in clips[2:]}
+    assert out & {name for row in batches.batch(0).names for name in row}
+    batches.leave_out(out)
+    assert {n for row in batches.batch(0).names for n in row} <= {clip.name for clip in clips[:2]}
+    with pytest.raises(ExportError, match="all of the speech"):
+        batches.leave_out({clip.name for clip in clips})
+
+
+def test_wrong_words_stand_out_and_what_was_joined_with_them_does_not() -> None:
+    losses, random = Losses(), np.random.default_rng(0)
+    for hearing in range(3):
+        for number in range(60):
+            losses.add([f"clip {number}"], 1.2 + 0.2 * random.standard_normal())
+        losses.add(["wrong"], 4.0 + hearing)
+    losses.add(["clip 5", "wrong"], 3.5)
+    losses.add(["once"], 9.0)
+    losses.add(["clip 6"], float("nan"))
+    assert dict(losses.outliers()) == {"wrong": 3.5}
+    few = Losses()
+    few.add(["a", "a"], 1.0)
+    assert not few.outliers()
 
 
 def test_letters_and_tokens() -> None:

@@ -6,7 +6,7 @@ batch is follows from the plan. Numpy only: a trainer's threads call :meth:`Batc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,14 @@ class Batch:
         frames: Frames of each clip.
         targets: Numbers of the tokens said, all clips joined.
         target_lengths: Tokens of each clip.
+        names: Of the recordings that each clip was joined of.
     """
 
     features: Float32
     frames: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     target_lengths: npt.NDArray[np.int64]
+    names: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,20 @@ class Batches:
             features[row, : len(found)] = found
         targets = np.array([token for _, said in heard for token in said], np.int64)
         lengths = np.array([len(said) for _, said in heard], np.int64)
-        return Batch(features, frames, targets, lengths)
+        names = [[self._clips[i].name for i in utterance.clips] for utterance in chosen]
+        return Batch(features, frames, targets, lengths, names)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Draw the recordings ``names`` no more.
+
+        Raises:
+            ExportError: Nothing would be left.
+        """
+        kept = [i for i, clip in enumerate(self._clips) if clip.name not in names]
+        if not kept:
+            raise ExportError("all of the speech has words that are not what is said")
+        self._clips = [self._clips[i] for i in kept]
+        self._texts = [self._texts[i] for i in kept]
 
     def _utterance(self, random: np.random.Generator) -> _Utterance:
         clips = [int(random.integers(len(self._clips)))]

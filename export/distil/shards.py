@@ -46,6 +46,11 @@ class Clip:
     file: Path
     line: Line
 
+    @property
+    def name(self) -> str:
+        """What it is called in messages and checkpoints: its shard and its first sample."""
+        return f"{self.file.parent.name}/{self.file.stem}@{self.line.start}"
+
     def samples(self) -> Int16:
         """Return the sound, int16 at 16 kHz, shape [n]."""
         return np.fromfile(self.file, "<i2", count=self.line.samples, offset=2 * self.line.start)

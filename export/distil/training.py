@@ -13,6 +13,7 @@ import copy
 import io
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ from edgevoice.export.distil import evaluation, plan, rates, shards
 from edgevoice.export.distil.batches import Batch, Batches
 from edgevoice.export.distil.files import HEARD, PROGRESS, START, WEIGHTS
 from edgevoice.export.distil.model import Recogniser, chunk_mask, output_frames
+from edgevoice.export.distil.outliers import Losses
 from edgevoice.export.distil.plan import Plan
 from edgevoice.whole_file import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 _AHEAD = 4
+_MOST_NAMED = 20
 _LARGEST_GRADIENT = 2.0
 
 
@@ -79,6 +82,8 @@ class Trainer:
         self._optimiser: Any = None
         self._step = 0
         self._heard_frames = 0
+        self._losses = Losses()
+        self._left_out: list[str] = []
         if (work / CHECKPOINT).is_file():
             self._averaged = copy.deepcopy(self._model)
             self._restore()
@@ -96,7 +101,7 @@ class Trainer:
         saved = time.monotonic()
         losses: list[float] = []
         began, since = time.monotonic(), self._heard_frames
-        for batch in self._prepared():
+        for batch in self._prepared_by_stages():
             losses.append(self._train(batch))
             self._step += 1
             if self._step % self._settings.report_steps == 0 or self._step == self._plan.steps:
@@ -144,17 +149,18 @@ class Trainer:
             scores = self._model.scores(encoded, mask)
         targets = torch.from_numpy(batch.targets).to(device)
         target_lengths = torch.from_numpy(batch.target_lengths).to(device)
-        loss = (
-            functional.ctc_loss(
-                scores.float().log_softmax(-1).transpose(0, 1),
-                targets,
-                lengths,
-                target_lengths,
-                reduction="sum",
-                zero_infinity=True,  # said faster than a letter a frame
-            )
-            / target_lengths.sum()
+        losses = functional.ctc_loss(
+            scores.float().log_softmax(-1).transpose(0, 1),
+            targets,
+            lengths,
+            target_lengths,
+            reduction="none",
+            zero_infinity=True,  # said faster than a letter a frame
         )
+        if stage is self._plan.stages[0] and at >= stage.steps // 2:
+            for names, found in zip(batch.names, (losses / target_lengths).tolist(), strict=True):
+                self._losses.add(names, found)
+        loss = losses.sum() / target_lengths.sum()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), _LARGEST_GRADIENT)
@@ -172,18 +178,36 @@ class Trainer:
             old, new = list(self._averaged.parameters()), list(self._model.parameters())
             torch._foreach_lerp_(old, new, share)
 
-    def _prepared(self) -> Iterator[Batch]:
-        """Yield the batches from the present step on, prepared by threads ahead of their use."""
-        waiting: list[Future[Batch]] = []
+    def _prepared_by_stages(self) -> Iterator[Batch]:
+        """Yield the batches from the present step on; outliers are left out behind stage one."""
+        judged_at = self._plan.stages[0].steps
+        if self._step < judged_at:
+            yield from self._prepared(judged_at)
+        if self._step == judged_at:
+            self._judge()
+        if self._left_out:
+            self._batches.leave_out(self._left_out)
+        yield from self._prepared(self._plan.steps)
+
+    def _judge(self) -> None:
+        outliers = self._losses.outliers()
+        self._left_out = list(outliers)
+        for name, loss in list(outliers.items())[:_MOST_NAMED]:
+            print(f"{name}: its words are not what is said (loss {loss:.1f}); left out", flush=True)
+        if outliers:
+            print(f"{len(outliers)} recordings left out as their words are wrong", flush=True)
+
+    def _prepared(self, end: int) -> Iterator[Batch]:
+        """Yield the batches from the present step to ``end``, prepared ahead by threads."""
+        waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(self._settings.preparers) as pool:
             try:
-                for number in range(self._step, self._plan.steps + _AHEAD):
-                    if number < self._plan.steps:
+                number = self._step
+                while number < end or waiting:
+                    while number < end and len(waiting) < _AHEAD:
                         waiting.append(pool.submit(self._batches.batch, number))
-                    if number >= self._step + _AHEAD or number >= self._plan.steps:
-                        yield waiting.pop(0).result()
-                    if not waiting:
-                        return
+                        number += 1
+                    yield waiting.popleft().result()
             finally:
                 for future in waiting:
                     future.cancel()
@@ -229,6 +253,9 @@ class Trainer:
                 "model": self._model.state_dict(),
                 "averaged": self._averaged.state_dict(),
                 "optimiser": self._optimiser.state_dict() if self._optimiser else None,
+                "lowest": self._losses.lowest,
+                "heard": self._losses.heard,
+                "left_out": self._left_out,
             },
             held,
         )
@@ -253,6 +280,8 @@ class Trainer:
         self._model.load_state_dict(held["model"])
         self._averaged.load_state_dict(held["averaged"])
         self._step, self._heard_frames = held["step"], held["heard_frames"]
+        self._losses = Losses(held["lowest"], held["heard"])
+        self._left_out = held["left_out"]
         if held["optimiser"] is not None and self._step < self._plan.steps:
             stage, at = self._plan.stage_at(self._step)
             if at:
