@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hf_whisper
 import numpy as np
 import pytest
+from ctranslate2_file import HEADS, STATE, small_vocabulary, small_whisper, write_small_whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevoice.engines.log_mel import log_mel_power
 from edgevoice.errors import ArtifactError, ConfigError, ExportError
-from edgevoice.export.distil import alphabet, augment, corpus, plan, sentences, shards, start
+from edgevoice.export.distil import (
+    alphabet,
+    augment,
+    corpus,
+    plan,
+    preparing,
+    sentences,
+    shards,
+    start,
+)
 from edgevoice.export.distil.alphabet import Alphabet
 from edgevoice.export.distil.augment import Augmentation
 from edgevoice.export.distil.batches import Batches
@@ -263,6 +274,35 @@ def test_plans_are_read_as_they_were_written_and_refuse_what_cannot_be() -> None
     with pytest.raises(ConfigError, match="not a training plan"):
         plan.from_json({"shape": {}})
     assert Stage("x", 1, 1e-3).from_start == 0.5
+
+
+def test_both_formats_of_whisper_begin_with_the_same_weights(tmp_path: Path) -> None:
+    plain, hub = tmp_path / "plain", tmp_path / "hub"
+    plain.mkdir()
+    hub.mkdir()
+    # The key projection of transformers' Whisper has no bias.
+    variables = small_whisper()
+    for name, values in variables.items():
+        if name.endswith("self_attention/linear_0/bias"):
+            values[STATE : 2 * STATE] = 0
+        elif name.endswith("/attention/linear_1/bias"):
+            values[:STATE] = 0
+    write_small_whisper(plain, **variables)
+    hf_whisper.write(hub, hf_whisper.tensors(variables), HEADS, small_vocabulary())
+    fold = start.Fold(np.eye(80), np.zeros(80), np.full(80, 10.0), 1.0)
+    made = []
+    for source in (plain, hub):
+        whisper = preparing.read_whisper(source, False)
+        shape = start.shape(
+            whisper.sizes, new_layers=2, chunk=8, left=16, tokens=("<blk>", "▁", "a")
+        )
+        made.append(start.tensors(whisper, shape, fold, seed=4))
+    assert made[0].keys() == made[1].keys()
+    assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])
+    # New layers begin as identities.
+    assert not made[0]["layers.3.out.weight"].any()
+    assert not made[0]["layers.3.fc2.weight"].any()
+    assert made[0]["layers.3.qkv.weight"].any()
 
 
 def test_the_fit_explains_whispers_features() -> None:
