@@ -165,7 +165,7 @@ def test_a_whisper_that_is_too_wide_or_none_is_refused(
         Distiller(silent, lambda line: None).run(request_)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ArtifactError):
+    with pytest.raises(ArtifactError, match=r"empty is no Whisper: it has neither model.bin"):
         Distiller(silent, lambda line: None).run(replace(request_, whisper=empty))
 
 

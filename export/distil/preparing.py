@@ -122,6 +122,11 @@ def read_whisper(source: Path, allow_pickle: bool) -> Weights:
     whisper: Weights
     if (source / "model.bin").is_file():
         whisper = whisper_ctranslate2.read(source)
+    elif not (source / "config.json").is_file():
+        raise ArtifactError(
+            f"{source} is no Whisper: it has neither model.bin (CTranslate2) nor config.json "
+            "(Hugging Face)"
+        )
     else:
         whisper = whisper_checkpoint.read(source, allow_pickle)
     width = whisper.sizes.n_audio_state
