@@ -3,8 +3,9 @@
     python benchmarks/npu.py turns smart-turn-v3.2-sm8650 --results DIR [--recordings FOLDER]
     python benchmarks/npu.py words whisper-tiny.en-fp32-sm8650 --results DIR --recordings FOLDER
 
-``turns``: every recording whole and cut off in its middle, judged by the artifact's own graph on
-the CPU and by its binary. ``words``: the encoder in float, and the binary, each with the same
+``turns``: every recording whole and cut off in its middle, judged by the artifact's graph on the
+CPU without the rounding of activations (``cpu``), as it is published (``published``), and by its
+binary (``npu``). ``words``: the encoder in float, and the binary, each with the same
 decoder. The emulator takes tens of seconds an inference: what is done lies in DIR (``clips.jsonl``
 has a line a clip), and the same command goes on. It is for the numbers; its time says nothing.
 FOLDER has *.wav, and for ``words`` transcripts.tsv.
@@ -29,7 +30,7 @@ from edgevoice.devices import socs
 from edgevoice.engines import providers
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.export import htp, npu
-from edgevoice.export.calibration import Clip, recordings
+from edgevoice.export.calibration import Calibration, Clip, recordings
 from edgevoice.export.checks.recordings import librivox, spoken_questions
 from edgevoice.export.checks.whisper_greedy import GreedyWhisper
 from edgevoice.export.npu_families import smart_turn, whisper
@@ -53,21 +54,33 @@ class Case:
     line: Callable[[Feed, Feed], dict[str, Any]]
 
 
-def turn_cases(model: onnx.ModelProto, clips: list[Clip]) -> Iterator[Case]:
-    del model
+def turn_cases(published: onnx.ModelProto, clips: list[Clip]) -> Iterator[Case]:
     threshold = EndOfTurnSettings().threshold
 
-    def line(wanted: Feed, got: Feed) -> dict[str, Any]:
-        first, second = (float(o["logits"].item()) for o in (wanted, got))
-        alike = (first >= threshold) == (second >= threshold)
-        return {"cpu": round(first, 4), "npu": round(second, 4), "alike": alike}
+    def judged(published_one: float, wanted: Feed, got: Feed) -> dict[str, Any]:
+        found = {
+            "cpu": float(wanted["logits"].item()),
+            "npu": float(got["logits"].item()),
+            "published": published_one,
+        }
+        ended = {side: probability >= threshold for side, probability in found.items()}
+        return {
+            **{side: round(probability, 4) for side, probability in found.items()},
+            "alike": ended["cpu"] == ended["npu"],
+            "as_published": ended["published"] == ended["npu"],
+        }
 
     for clip in clips:
         stem = Path(clip.name).stem
         cut = clip.samples[: int(CUT * len(clip.samples))]
         for kind, samples in (("cut", cut), ("whole", clip.samples)):
-            feed = smart_turn.features(np.concatenate([samples, SILENCE]))
-            yield Case(f"{stem}-{kind}", dict(feed), line)
+            feed = dict(smart_turn.features(np.concatenate([samples, SILENCE])))
+
+            def line(wanted: Feed, got: Feed, feed: Feed = feed) -> dict[str, Any]:
+                (one,) = npu.outputs(published, [feed])
+                return judged(float(one["logits"].item()), wanted, got)
+
+            yield Case(f"{stem}-{kind}", feed, line)
 
 
 def word_cases(
@@ -91,7 +104,8 @@ def summary(kind: str, lines: list[dict[str, Any]]) -> str:
     if kind == "turns":
         apart = [abs(line["cpu"] - line["npu"]) for line in lines]
         said = f"{sum(line['alike'] for line in lines)} of {len(lines)} turns judged alike, "
-        said += f"probability apart by {statistics.mean(apart):.3f}, at most {max(apart):.3f}"
+        said += f"probability apart by {statistics.mean(apart):.3f}, at most {max(apart):.3f}; "
+        said += f"{sum(line['as_published'] for line in lines)} as the published graph"
     else:
         words = sum(line["words"] for line in lines)
         rates = {s: 100 * sum(x[f"{s}_errors"] for x in lines) / words for s in ("cpu", "npu")}
@@ -118,6 +132,7 @@ def measure(options: argparse.Namespace) -> None:
         cases = list(word_cases(facts["input"], decoder, silence, clips))
     else:
         cases = list(turn_cases(model, clips))
+        model = smart_turn.graph_of(folder, described, Calibration(None)).model
     work: Path = options.results
     work.mkdir(parents=True, exist_ok=True)
     log = work / "clips.jsonl"

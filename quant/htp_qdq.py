@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 
 from edgevoice.errors import ConfigError
+from edgevoice.quant import static_graph
 from edgevoice.quant.dynamic_int8 import quiet
 
 ACTIVATION_BITS = (8, 16)
@@ -39,6 +40,8 @@ def write(model: onnx.ModelProto, feeds: Sequence[Feed], activation_bits: int) -
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize
     from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
+    if activation_bits == 16:
+        model = static_graph.norms_apart(model)
     with tempfile.TemporaryDirectory(prefix="edgevoice-") as folder, quiet():
         before, after = Path(folder) / "float.onnx", Path(folder) / "qdq.onnx"
         onnx.save(model, str(before))
@@ -50,7 +53,10 @@ def write(model: onnx.ModelProto, feeds: Sequence[Feed], activation_bits: int) -
             weight_type=QuantType.QInt8,
             weight_symmetric=True,
             per_channel=True,
-            init_overrides=_norm_weights(model, QuantType.QUInt8),
+            init_overrides={
+                **_norm_weights(model, QuantType.QUInt8),
+                **_product_weights(model, QuantType.QInt8),
+            },
         )
         quantize(str(before), str(after), config)
         return onnx.load(str(after))
@@ -62,6 +68,20 @@ def _norm_weights(model: onnx.ModelProto, unsigned: Any) -> dict[str, list[dict[
         node.input[1]: [{"quant_type": unsigned, "symmetric": False}]
         for node in model.graph.node
         if node.op_type == "LayerNormalization"
+    }
+
+
+def _product_weights(model: onnx.ModelProto, signed: Any) -> dict[str, list[dict[str, Any]]]:
+    """Return a scale for each column of every product's weights.
+
+    onnxruntime gives those of MatMul one scale, for HTPs that took no more; QNN 2.51 takes them by
+    column on every chip tried, and one scale cost Smart Turn two of its answers.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    return {
+        node.input[1]: [{"quant_type": signed, "axis": 1, "symmetric": True}]
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.input[1] in constants
     }
 
 

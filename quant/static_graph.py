@@ -144,6 +144,41 @@ def _attention(
     return made
 
 
+def norms_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model`` with factor and offset of each LayerNormalization behind it.
+
+    The HTP takes such a factor in 8 bits alone, and those made nearly all the error of Smart Turn
+    in 16-bit activations: its probability was apart by 0.0117 on average, and by 0.0003 with
+    factors in 16 bits. A factor of one is exact in 8 bits; the true one is a product of its own.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        factor = constants.get(node.input[1]) if node.op_type == "LayerNormalization" else None
+        if factor is None or len(node.output) > 1:
+            nodes.append(node)
+            continue
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        base = node.output[0]
+        ones = np.ones(list(factor.dims), numpy_helper.to_array(factor).dtype)
+        graph.initializer.append(numpy_helper.from_array(ones, f"{base}/ones"))
+        del made.input[1:]
+        made.input.append(f"{base}/ones")
+        made.output[0] = f"{base}/normal"
+        offset = node.input[2] if len(node.input) > 2 else ""
+        scaled = f"{base}/scaled" if offset else base
+        nodes.append(made)
+        nodes.append(helper.make_node("Mul", [made.output[0], factor.name], [scaled], scaled))
+        if offset:
+            nodes.append(helper.make_node("Add", [scaled, offset], [base], f"{base}/moved"))
+    replace_nodes(graph, nodes)
+    return plain
+
+
 def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
     """Return the part of ``model`` from ``inputs`` to ``outputs``; values keep their shapes."""
     return onnx.utils.Extractor(model).extract_model(list(inputs), list(outputs))

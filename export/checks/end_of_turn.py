@@ -6,20 +6,23 @@ occur.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from edgevoice.engines.recogniser import load_end_of_turn
 from edgevoice.errors import ExportError
+from edgevoice.export.calibration import Clip
 from edgevoice.export.checks import costs, recordings
 from edgevoice.export.gates import Figures
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.settings import EndOfTurnSettings
 
-_SILENCE_S = 0.2  # what turn-taking has waited when it asks
-_CUT = 0.55
+SILENCE_SAMPLES = SAMPLE_RATE_HZ // 5
+"""What turn-taking has waited when it asks."""
+CUT = 0.55
+"""Of a recording, where its turn surely is not over."""
 _THRESHOLD = EndOfTurnSettings().threshold
 
 
@@ -55,9 +58,14 @@ def measure(reference: Path, candidate: Path, material: Path | None, threads: in
 
 
 def turns(material: Path | None) -> Iterator[Float32]:
+    """Yield the turns of the user's recordings, or of the default ones."""
+    yield from turns_of(recordings.speech(material))
+
+
+def turns_of(clips: Iterable[Clip]) -> Iterator[Float32]:
     """Yield each recording whole and cut off, plain or noisy, with the silence of a question."""
-    silence = np.zeros(int(_SILENCE_S * SAMPLE_RATE_HZ), np.float32)
-    for number, clip in enumerate(recordings.speech(material)):
+    silence = np.zeros(SILENCE_SAMPLES, np.float32)
+    for number, clip in enumerate(clips):
         samples = recordings.noisy(clip.samples, number) if number % 2 else clip.samples
         yield np.concatenate([samples, silence])
-        yield np.concatenate([samples[: int(_CUT * len(samples))], silence])
+        yield np.concatenate([samples[: int(CUT * len(samples))], silence])

@@ -1,13 +1,16 @@
-"""Smart Turn: the whole published graph, its integers as they are.
+"""Smart Turn: the whole graph, its activations in 16 bits instead of the published 8.
 
-The published model's ranges are part of what it learned: with its QuantizeLinear nodes taken out
-and every value rounded anew, 7 of 40 answers were others. So its float nodes stay float16, and
-chips without floats (v68) cannot take it.
+The published graph's 8-bit activations are the weak spot: a softmax over 400 places in steps of
+1/258 gives most of them one step or none, so that the last bit of a product decides turns. Two
+sets of onnxruntime's CPU kernels (optimised, and not) judge 8 of 176 turns differently; on the HTP
+the same integers did so with 2 of 40. So that rounding is taken out, the weights stay the integers
+that they are, and the activations are calibrated anew: on speech that is whole and cut off, clean
+and noisy, since each has other ranges. The reference is the graph without the rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +18,16 @@ import numpy as np
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import HOP_SAMPLES, MEL_BANDS, log_mel_of_tail
 from edgevoice.engines.smart_turn import HEARD_SAMPLES
-from edgevoice.export.calibration import Calibration
-from edgevoice.export.checks.end_of_turn import turns
+from edgevoice.export.calibration import Calibration, Clip
+from edgevoice.export.checks import recordings
+from edgevoice.export.checks.end_of_turn import CUT, SILENCE_SAMPLES, turns_of
 from edgevoice.export.gates import Bound
 from edgevoice.export.npu_graph import Arrays, Figures, NpuGraph
 from edgevoice.export.onnx_graph import load
 from edgevoice.frames import Float32
 from edgevoice.manifest import Manifest
 from edgevoice.quant import static_graph
+from edgevoice.quant.float_again import without_rounding
 from edgevoice.quant.tensors import integer_operators
 from edgevoice.settings import EndOfTurnSettings
 
@@ -36,18 +41,30 @@ def graph_of(folder: Path, manifest: Manifest, calibration: Calibration) -> NpuG
     model = load(path)
     static_graph.one_gelu(model)
     fixed = static_graph.fix(model, {_INPUT: [1, MEL_BANDS, HEARD_SAMPLES // HOP_SAMPLES]})
+    if integer_operators(fixed):
+        fixed = static_graph.fix(without_rounding(fixed), {})
+    others = (*recordings.librivox(), *recordings.spoken_questions())
     return NpuGraph(
         fixed,
         path.stem,
-        [features(clip.samples) for clip in calibration.clips()],
-        [features(turn) for turn in turns(None)],
+        [features(turn) for turn in calibrating(calibration.clips())],
+        [features(turn) for turn in turns_of(others)],
         (
-            Bound("agreement", "at least", 0.97, "turns judged alike"),
-            Bound("probability_difference", "at most", 0.05, "mean over the turns"),
+            Bound("agreement", "at least", 0.975, "turns judged alike"),
+            Bound("probability_difference", "at most", 0.01, "mean over the turns"),
         ),
         compare,
-        ("as-is",) if integer_operators(fixed) else ("a16w8", "a8w8", "fp16"),
+        ("a16w8", "fp16"),
     )
+
+
+def calibrating(clips: Sequence[Clip]) -> Iterator[Float32]:
+    """Yield each clip whole and cut off, clean and noisy, with the silence of a question."""
+    silence = np.zeros(SILENCE_SAMPLES, np.float32)
+    for number, clip in enumerate(clips):
+        for samples in (clip.samples, recordings.noisy(clip.samples, number)):
+            for end in (len(samples), int(CUT * len(samples))):
+                yield np.concatenate([samples[:end], silence])
 
 
 def features(samples: Float32) -> Arrays:
