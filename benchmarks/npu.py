@@ -29,10 +29,10 @@ from edgevoice import manifest
 from edgevoice.devices import socs
 from edgevoice.engines import providers
 from edgevoice.engines.artifact_files import onnx_file
+from edgevoice.engines.whisper_greedy import GreedyWhisper
 from edgevoice.export import htp, npu
 from edgevoice.export.calibration import Calibration, Clip, recordings
 from edgevoice.export.checks.recordings import librivox, spoken_questions
-from edgevoice.export.checks.whisper_greedy import GreedyWhisper
 from edgevoice.export.npu_families import smart_turn, whisper
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ

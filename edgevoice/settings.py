@@ -24,9 +24,9 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-_PROVIDERS = ("cpu", "xnnpack", "qnn", "rknn")
-_PROVIDERS_DOC = "execution providers of onnxruntime, tried in this order"
-_CORES_DOC = "cores that it runs on, as taskset takes them (4-7); '' for any"
+_PROVIDERS = ("cpu", "xnnpack", "qnn", "rknn", "cuda", "coreml", "nnapi")
+_PROVIDERS_DOC = "execution providers, tried in this order"
+_CORES_DOC = "cores that it runs on, as taskset takes them (4-7); \'\' for any"
 _REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with a warning"
 
 
@@ -55,6 +55,8 @@ class VadSettings:
     min_silence_ms: float = setting(
         64.0, "silence shorter than this does not end speech", low=32, high=2000
     )
+    providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
+    provider_required: bool = setting(False, _REQUIRED_DOC)
     preroll_ms: float = setting(
         300.0,
         "audio kept from before the onset, so that the first syllable survives",
@@ -73,6 +75,8 @@ class RecogniserSettings:
     chunk_ms: float = setting(
         100.0, "audio goes to the recogniser in pieces of this length", low=50, high=2000
     )
+    providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
+    provider_required: bool = setting(False, _REQUIRED_DOC)
     partial_interval_ms: float = setting(
         1000.0,
         "new audio between two growing partials of a segmented recogniser",

@@ -24,11 +24,11 @@ from edgevoice.engines.log_mel import HOP_SAMPLES, log_mel
 from edgevoice.engines.providers import Files, Wanted
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.smart_turn import load_smart_turn
+from edgevoice.engines.whisper_greedy import GreedyWhisper
 from edgevoice.errors import ConfigError, EngineError, ExportError
 from edgevoice.export import htp, npu, npu_graph
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import recordings
-from edgevoice.export.checks.whisper_greedy import GreedyWhisper
 from edgevoice.export.gates import Bound
 from edgevoice.export.npu import NpuExporter, NpuRequest
 from edgevoice.export.npu_families import smart_turn, whisper

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from edgevoice.engines import providers
+
 
 def print_json(value: Any) -> None:
     """Print ``value`` indented; not-a-number in it is a ValueError, since JSON has none."""
@@ -20,3 +22,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
+
+
+def warn_of_provider(stage: str, engine: object) -> None:
+    """Say on standard error what ``engine`` runs on, where something else was wanted before it."""
+    ran = providers.of(engine)
+    if ran is not None and ran.passed_over:
+        print(f"edgevoice: {stage} runs on {ran}; {'; '.join(ran.passed_over)}", file=sys.stderr)

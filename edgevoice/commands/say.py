@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgevoice import config
 from edgevoice.commands import settings_options
+from edgevoice.commands.printing import warn_of_provider
 from edgevoice.errors import EXIT_OK, AudioError, ConfigError
 from edgevoice.settings import SpeechSettings
 
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     speech = load_speech(Store.default().path(settings.model), settings)
     loaded = time.perf_counter()
+    warn_of_provider("speech", speech)
     first_ms = 0.0
     parts: list[Float32] = []
     for piece in clauses([text]):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgevoice.commands.printing import warn_of_provider
 from edgevoice.devices import defaults
 from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
 from edgevoice.settings import Settings
@@ -70,6 +71,8 @@ def run(parsed: argparse.Namespace) -> int:
     store = Store.default()
     vad = load_vad(store.path(settings.vad.model), settings.vad)
     model = load_recogniser(store.path(chosen.model), chosen)
+    warn_of_provider("vad", vad)
+    warn_of_provider("recogniser", model)
     recogniser = model.open()
     failed = False
     for path in parsed.files:

@@ -37,10 +37,11 @@ def open_on(model: Path, threads: int, wanted: Wanted) -> tuple[Any, Ran]:
         ArtifactError: It is missing, truncated, or not an ONNX model.
         EngineError: A provider is required and cannot run it.
     """
-    return providers.open_session(Files(model), partial(_options, threads), wanted)
+    return providers.open_session(Files(model), partial(session_options, threads), wanted)
 
 
-def _options(threads: int) -> Any:
+def session_options(threads: int) -> Any:
+    """Return fresh ``SessionOptions`` of an engine that shares the cores with others."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -45,26 +45,49 @@ def ensure_loadable(artifact: Path, loader: str, timeout_s: float = TIMEOUT_S) -
     Raises:
         ArtifactError: The load raised, crashed, was killed or did not come to an end.
     """
-    stamp = _stamp(artifact, loader)
+    done = stamp(artifact, loader)
     with contextlib.suppress(OSError):
-        if stamp.exists():
+        if done.exists():
             return
     probe(loader, str(artifact), timeout_s=timeout_s)
     # A cache that cannot be written costs a probe at each start, nothing else.
     with contextlib.suppress(OSError):
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
 
 
 def probe(loader: str, argument: str, timeout_s: float = TIMEOUT_S) -> None:
     """Run ``loader`` (``module:function``) on ``Path(argument)`` in a fresh interpreter.
 
-    A fork would copy the parent's threads' locks in whatever state they are.
-
     Raises:
         ArtifactError: As :func:`ensure_loadable`.
     """
-    command = [sys.executable, "-P", "-m", "edgevoice.engines.probe", loader, argument]
+    status, said = attempt(loader, argument, timeout_s=timeout_s)
+    if status == 0:
+        return
+    last = last_line(said)
+    if status == _DELIBERATE:
+        raise ArtifactError(last)
+    raise ArtifactError(
+        f"{argument}: its first load {ending(status)}{': ' + last if last else ''}; "
+        "pull the artifact again"
+    )
+
+
+def attempt(
+    loader: str, argument: str, *more: str, timeout_s: float = TIMEOUT_S
+) -> tuple[int, bytes]:
+    """Run ``loader`` on ``Path(argument), *more`` in a fresh interpreter; return how it ended.
+
+    A fork would copy the parent's threads' locks in whatever state they are.
+
+    Returns:
+        The exit status, negative for a signal, and what was written to stderr.
+
+    Raises:
+        ArtifactError: It did not come to an end, or no process could be made.
+    """
+    command = [sys.executable, "-P", "-m", "edgevoice.engines.probe", loader, argument, *more]
     try:
         done = subprocess.run(
             command,
@@ -85,15 +108,7 @@ def probe(loader: str, argument: str, timeout_s: float = TIMEOUT_S) -> None:
         raise ArtifactError(
             f"{argument}: no process to try its first load in: {error.strerror or error}"
         ) from error
-    if done.returncode == 0:
-        return
-    last = last_line(done.stderr)
-    if done.returncode == _DELIBERATE:
-        raise ArtifactError(last)
-    raise ArtifactError(
-        f"{argument}: its first load {ending(done.returncode)}{': ' + last if last else ''}; "
-        "pull the artifact again"
-    )
+    return done.returncode, done.stderr
 
 
 def ending(returncode: int) -> str:
@@ -115,7 +130,7 @@ def last_line(stderr: bytes) -> str:
     return next((line for line in reversed(lines) if line), "")[-400:]
 
 
-def _stamp(artifact: Path, loader: str) -> Path:
+def stamp(artifact: Path, loader: str) -> Path:
     """Return the file whose presence says that this content loads with these libraries."""
     digest = hashlib.sha256()
     for part in (str(artifact.resolve()), loader, *_versions()):
@@ -145,12 +160,12 @@ def _versions() -> tuple[str, ...]:
     return tuple(found)
 
 
-def main(loader: str, argument: str) -> int:
+def main(loader: str, argument: str, *more: str) -> int:
     """Be the child: load, and say on the last line of stderr what went wrong."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     module, _, function = loader.partition(":")
     try:
-        getattr(importlib.import_module(module), function)(Path(argument))
+        getattr(importlib.import_module(module), function)(Path(argument), *more)
     except EdgevoiceError as error:
         print(error, file=sys.stderr)
         return _DELIBERATE

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ NAMES: Mapping[str, str] = {
     "xnnpack": "XnnpackExecutionProvider",
     "qnn": "QNNExecutionProvider",
     "rknn": "RknnExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
 }
 """Providers by the names of the settings, each with onnxruntime's own."""
 
@@ -136,6 +140,16 @@ def open_session(files: Files, options: Any, wanted: Wanted) -> tuple[Any, Ran]:
         ArtifactError: The CPU cannot load it either.
         EngineError: The first provider is required and cannot run it.
     """
+    session, ran = open_first(files, options, wanted)
+    return (_on_cpu(files.model, options()) if session is None else session), ran
+
+
+def open_first(files: Files, options: Any, wanted: Wanted) -> tuple[Any | None, Ran]:
+    """Open as :func:`open_session`, but nothing (None) where the CPU would be.
+
+    Raises:
+        EngineError: As :func:`open_session`.
+    """
     passed_over: list[str] = []
     for name in wanted.order:
         if name == "cpu":
@@ -144,14 +158,19 @@ def open_session(files: Files, options: Any, wanted: Wanted) -> tuple[Any, Ran]:
             session, detail = _OPENERS[name](files, options())
         except NotHere as reason:
             if wanted.required and not passed_over:
-                raise EngineError(
-                    f"{files.model.parent.name} does not run on {name}: {reason}; the settings "
-                    "require it (provider_required = false takes the next)"
-                ) from reason
+                raise refusal(files.model.parent.name, name, str(reason)) from reason
             passed_over.append(f"{name}: {reason}")
         else:
             return session, Ran(name, detail, tuple(passed_over))
-    return _on_cpu(files.model, options()), Ran(passed_over=tuple(passed_over))
+    return None, Ran(passed_over=tuple(passed_over))
+
+
+def refusal(artifact: str, name: str, reason: str) -> EngineError:
+    """Word that a required provider cannot run an artifact."""
+    return EngineError(
+        f"{artifact} does not run on {name}: {reason}; the settings require it "
+        "(provider_required = false takes the next)"
+    )
 
 
 def _on_cpu(model: Path, options: Any) -> Any:
@@ -180,6 +199,22 @@ def _on_xnnpack(files: Files, options: Any) -> tuple[Any, str]:
         return ort.InferenceSession(str(files.model), options, providers=chain), "with the CPU"
     except Exception as error:
         raise NotHere(_line(error)) from error
+
+
+def _on_built_in(name: str, files: Files, options: Any) -> tuple[Any, str]:
+    import onnxruntime as ort
+
+    own = NAMES[name]
+    if own not in ort.get_available_providers():
+        raise NotHere(f"onnxruntime {ort.__version__} is built without it")
+    try:
+        session = ort.InferenceSession(str(files.model), options, providers=[own, NAMES["cpu"]])
+    except Exception as error:
+        raise NotHere(_line(error)) from error
+    # onnxruntime takes the CPU and only warns where a provider's library is missing.
+    if own not in session.get_providers():
+        raise NotHere("its library does not load here")
+    return session, "with the CPU"
 
 
 def _on_qnn(files: Files, options: Any) -> tuple[Any, str]:
@@ -258,7 +293,12 @@ def _on_rknn(files: Files, options: Any) -> tuple[Any, str]:
     raise NotHere("onnxruntime has no provider for Rockchip's NPU; see docs/npu.md")
 
 
-_OPENERS = {"xnnpack": _on_xnnpack, "qnn": _on_qnn, "rknn": _on_rknn}
+_OPENERS: Mapping[str, Callable[[Files, Any], tuple[Any, str]]] = {
+    "xnnpack": _on_xnnpack,
+    "qnn": _on_qnn,
+    "rknn": _on_rknn,
+    **{name: partial(_on_built_in, name) for name in ("cuda", "coreml", "nnapi")},
+}
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgevoice import manifest as manifests
+from edgevoice.engines import sherpa_provider, whisper_npu
 from edgevoice.engines.probe import ensure_loadable
+from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.errors import ArtifactError, unknown
+from edgevoice.manifest import Manifest
 from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
 from edgevoice.stages import EndOfTurn, RecogniserModel
 
+_CPU = Ran()
 _SETTINGS = RecogniserSettings()
 _END_OF_TURN = EndOfTurnSettings()
 
@@ -20,23 +25,51 @@ def load_recogniser(folder: Path, settings: RecogniserSettings) -> RecogniserMod
     Raises:
         ArtifactError: It is no recogniser, or its files cannot be used.
         ConfigError: A setting does not fit this family.
+        EngineError: A provider is required and cannot run it.
     """
-    ensure_loadable(folder, f"{__name__}:load_unguarded")
-    return load_unguarded(folder, settings)
+    loader = f"{__name__}:load_unguarded"
+    ensure_loadable(folder, loader)
+    wanted = Wanted(settings.providers, settings.provider_required)
+    manifest = manifests.read(folder)
+    before: tuple[str, ...] = ()
+    if whisper_npu.is_for(manifest, wanted):
+        found, ran = whisper_npu.load_guarded(folder, manifest, settings.threads, wanted)
+        if found is not None:
+            return _on_npu(found, ran, manifest, settings)
+        before = ran.passed_over
+        wanted = replace(wanted, order=tuple(n for n in wanted.order if n != whisper_npu.NPU))
+    ran = sherpa_provider.choose(folder, f"{__name__}:load_on", wanted, before)
+    return load_unguarded(folder, settings, ran)
 
 
-def load_unguarded(folder: Path, settings: RecogniserSettings = _SETTINGS) -> RecogniserModel:
-    """Load as :func:`load_recogniser` in this process, which native code may end."""
+def load_unguarded(
+    folder: Path, settings: RecogniserSettings = _SETTINGS, provider: Ran = _CPU
+) -> RecogniserModel:
+    """Load in sherpa-onnx, on ``provider``, in this process, which native code may end."""
     from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, load_offline
     from edgevoice.engines.sherpa_online_packs import ONLINE_FAMILIES, load_online
 
     manifest = manifests.read(folder)
     if manifest.family in ONLINE_FAMILIES:
-        return load_online(folder, manifest, settings)
+        return load_online(folder, manifest, settings, provider)
     if manifest.family in OFFLINE_FAMILIES:
-        return load_offline(folder, manifest, settings)
+        return load_offline(folder, manifest, settings, provider)
     known = (*ONLINE_FAMILIES, *OFFLINE_FAMILIES)
     raise ArtifactError(f"{folder}: {unknown('recogniser family', manifest.family, known)}")
+
+
+def load_on(folder: Path, provider: str) -> None:
+    """Load in sherpa-onnx on the provider of that name, in this process."""
+    load_unguarded(folder, provider=Ran(provider))
+
+
+def _on_npu(
+    found: whisper_npu.NpuWhisper, ran: Ran, manifest: Manifest, settings: RecogniserSettings
+) -> RecogniserModel:
+    from edgevoice.engines.sherpa_offline import OfflineRecogniserModel
+
+    longest_ms = min(whisper_npu.longest_ms(manifest), settings.max_utterance_s * 1000.0)
+    return OfflineRecogniserModel(found, settings.partial_interval_ms, longest_ms, ran)
 
 
 def load_end_of_turn(folder: Path, settings: EndOfTurnSettings) -> EndOfTurn:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.hallucination import Sound, believable
+from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import Transcript
@@ -37,6 +38,8 @@ _TAIL_SAMPLES = ms_to_samples(100)
 """An utterance that has only just died away is heard as if its quiet went on for so long: of 41
 questions cut 40 ms behind their last sound Whisper heard 38 as with 150 ms behind it, and 40 so
 (zeros did nothing)."""
+
+_CPU = Ran()
 
 
 class OfflineRecogniser:
@@ -138,10 +141,17 @@ class OfflineRecogniser:
 class OfflineRecogniserModel:
     """Loaded segmented weights; conversations decode in parallel (the GIL is released)."""
 
-    def __init__(self, recognizer: Any, partial_interval_ms: float, longest_ms: float) -> None:
+    def __init__(
+        self,
+        recognizer: Any,
+        partial_interval_ms: float,
+        longest_ms: float,
+        provider: Ran = _CPU,
+    ) -> None:
         self._recognizer = recognizer
         self._partial_interval_ms = partial_interval_ms
         self._longest_ms = longest_ms
+        self.provider = provider
 
     def open(self) -> OfflineRecogniser:
         """Start a recogniser for one conversation."""

@@ -15,11 +15,14 @@ import numpy as np
 import sherpa_onnx
 
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
+from edgevoice.engines.providers import Ran
 from edgevoice.engines.sherpa_offline import OfflineRecogniserModel
 from edgevoice.errors import ConfigError
 from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.manifest import Manifest
 from edgevoice.settings import RecogniserSettings
+
+_CPU = Ran()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ OFFLINE_FAMILIES: dict[str, OfflineFamily] = {
 
 
 def load_offline(
-    folder: Path, manifest: Manifest, settings: RecogniserSettings
+    folder: Path, manifest: Manifest, settings: RecogniserSettings, provider: Ran = _CPU
 ) -> OfflineRecogniserModel:
     """Load the segmented recogniser in ``folder`` and decode 1 s of silence to warm it up.
 
@@ -88,7 +91,9 @@ def load_offline(
             f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes none; "
             "choose an online-transducer pack or set hotwords to ''"
         )
-    recognizer = build(OFFLINE_FAMILIES[manifest.family], folder, manifest, settings.threads)
+    recognizer = build(
+        OFFLINE_FAMILIES[manifest.family], folder, manifest, settings.threads, provider.name
+    )
     warm_up = recognizer.create_stream()
     warm_up.accept_waveform(SAMPLE_RATE_HZ, np.zeros(SAMPLE_RATE_HZ, np.float32))
     recognizer.decode_stream(warm_up)
@@ -97,10 +102,13 @@ def load_offline(
         recognizer,
         settings.partial_interval_ms,
         min(longest_ms, settings.max_utterance_s * 1000.0),
+        provider,
     )
 
 
-def build(family: OfflineFamily, folder: Path, manifest: Manifest, threads: int) -> Any:
+def build(
+    family: OfflineFamily, folder: Path, manifest: Manifest, threads: int, provider: str = "cpu"
+) -> Any:
     """Make sherpa-onnx's recognizer of ``family`` from the files in ``folder``.
 
     Raises:
@@ -115,4 +123,5 @@ def build(family: OfflineFamily, folder: Path, manifest: Manifest, threads: int)
         **family.fixed,
         tokens=plain_file(folder, manifest, "tokens.txt"),
         num_threads=threads,
+        provider=provider,
     )

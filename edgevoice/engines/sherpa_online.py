@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgevoice.engines.agreement import LocalAgreement
+from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
@@ -31,6 +32,7 @@ NO_WORDS_SILENCE_S = 2.4
 WORDS_SILENCE_S = 1.2
 """Silence that ends an utterance without and with words: sherpa-onnx's rules 1 and 2."""
 
+_CPU = Ran()
 _PROBE_STEP_MS = 10.0
 _PROBE_LIMIT_MS = 10_000.0
 
@@ -171,9 +173,10 @@ class OnlineRecogniser:
 class OnlineRecogniserModel:
     """Loaded streaming weights; its streams decode in parallel (the GIL is released)."""
 
-    def __init__(self, recognizer: Any, tail_padding_ms: float) -> None:
+    def __init__(self, recognizer: Any, tail_padding_ms: float, provider: Ran = _CPU) -> None:
         self._recognizer = recognizer
         self.tail_padding_ms = tail_padding_ms
+        self.provider = provider
 
     def open(self) -> OnlineRecogniser:
         """Start a recogniser for one conversation."""

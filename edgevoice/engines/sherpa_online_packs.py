@@ -23,6 +23,7 @@ from typing import Any
 import sherpa_onnx
 
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
+from edgevoice.engines.providers import Ran
 from edgevoice.engines.sherpa_online import (
     WORDS_SILENCE_S,
     OnlineRecogniserModel,
@@ -32,11 +33,12 @@ from edgevoice.errors import ConfigError
 from edgevoice.manifest import Manifest
 from edgevoice.settings import RecogniserSettings
 
+_CPU = Ran()
 Builder = Callable[[Path, Manifest, RecogniserSettings, dict[str, Any]], Any]
 
 
 def load_online(
-    folder: Path, manifest: Manifest, settings: RecogniserSettings
+    folder: Path, manifest: Manifest, settings: RecogniserSettings, provider: Ran = _CPU
 ) -> OnlineRecogniserModel:
     """Load the streaming recogniser in ``folder``, measure its tail padding and warm it up.
 
@@ -52,13 +54,14 @@ def load_online(
     common = {
         "tokens": plain_file(folder, manifest, "tokens.txt"),
         "num_threads": settings.threads,
+        "provider": provider.name,
         "enable_endpoint_detection": True,
         **_endpoint_rules(engine_value(manifest, "subsampling", 4), settings.max_utterance_s),
     }
     recognizer = ONLINE_FAMILIES[manifest.family](folder, manifest, settings, common)
     chunking = measure_chunking(recognizer)
     padding_ms = engine_value(manifest, "tail_padding_ms", chunking.tail_padding_ms)
-    return OnlineRecogniserModel(recognizer, padding_ms)
+    return OnlineRecogniserModel(recognizer, padding_ms, provider)
 
 
 def _endpoint_rules(subsampling: int, max_utterance_s: float) -> dict[str, float]:

@@ -20,11 +20,13 @@ import sherpa_onnx
 from edgevoice.engines.ort import chunks
 from edgevoice.engines.phonemes import phonemise
 from edgevoice.engines.piper import bounded
+from edgevoice.engines.providers import Ran
 from edgevoice.engines.speakable import speakable
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, unknown
 from edgevoice.frames import Float32
 from edgevoice.stages import Cancelled, never
 
+_CPU = Ran()
 # Behind the mark: where it is a character of the voice's, it is said with its sentence.
 _SENTENCE_END = re.compile(r"(?<=[.:?!])")
 
@@ -143,11 +145,16 @@ CLONING = ("pocket", "zipvoice")
 
 
 def configure(
-    folder: Path, family: str, threads: int, noise: tuple[float, float] = (0.667, 0.8)
+    folder: Path,
+    family: str,
+    threads: int,
+    noise: tuple[float, float] = (0.667, 0.8),
+    provider: str = "cpu",
 ) -> Any:
     """Return the ``sherpa_onnx.OfflineTtsConfig`` of the pack in ``folder``.
 
     ``noise`` is VITS's, of the sound and of the durations; other families have none to set.
+    ``provider`` is one that sherpa-onnx knows.
 
     Raises:
         ArtifactError: The family is not known, or the pack lacks a file.
@@ -157,7 +164,7 @@ def configure(
     pack = _Pack(folder)
     model = sherpa_onnx.OfflineTtsModelConfig()
     model.num_threads = threads
-    model.provider = "cpu"
+    model.provider = provider
     _FAMILIES[family](pack, model)
     model.vits.noise_scale, model.vits.noise_scale_w = noise
     return sherpa_onnx.OfflineTtsConfig(
@@ -176,6 +183,7 @@ class SherpaSpeech:
             whatever else it meets; sentences are then made here. "" for every other pack.
         reference: Mono samples and their rate, and the words in them, for the families of
             :data:`CLONING`.
+        provider: What ``config`` runs on.
     """
 
     def __init__(
@@ -188,7 +196,9 @@ class SherpaSpeech:
         speaker: int = 0,
         speed: float = 1.0,
         reference: tuple[Float32, int, str] | None = None,
+        provider: Ran = _CPU,
     ) -> None:
+        self.provider = provider
         if not config.validate():
             raise ArtifactError("sherpa-onnx does not take this pack's files; see its log above")
         try:

@@ -7,17 +7,18 @@ are made by :mod:`edgevoice.engines.edges`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgevoice import manifest as manifests
-from edgevoice.engines import ort
+from edgevoice.engines import ort, providers
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.edges import SpeechEdges
 from edgevoice.engines.probe import ensure_loadable
-from edgevoice.engines.providers import ON_CPU, Ran
+from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
@@ -111,6 +112,7 @@ def load_vad(folder: Path, settings: VadSettings) -> SileroVadModel:
     Raises:
         ArtifactError: It is no Silero artifact, or its file is missing, truncated, not ONNX or of
             no known version.
+        EngineError: A provider is required and cannot run it.
     """
     manifest = manifests.read(folder)
     if manifest.family != "silero-vad":
@@ -128,8 +130,11 @@ def load_unguarded(folder: Path) -> None:
 
 
 def _load(folder: Path, settings: VadSettings) -> SileroVadModel:
-    path = Path(onnx_file(folder, manifests.read(folder)))
-    session, provider = ort.open_on(path, 1, ON_CPU)
+    manifest = manifests.read(folder)
+    path = Path(onnx_file(folder, manifest))
+    wanted = Wanted(settings.providers, settings.provider_required)
+    files = providers.files_of(folder, manifest, path)
+    session, provider = providers.open_session(files, partial(ort.session_options, 1), wanted)
     inputs = {i.name for i in session.get_inputs()}
     states = tuple(_states(session))
     if states not in _CONTEXT_SAMPLES or inputs - {"sr"} != {"input", *states}:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgevoice import host, manifest
+from edgevoice.engines import sherpa_provider
 from edgevoice.engines.probe import ensure_loadable
-from edgevoice.engines.providers import Wanted
+from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.frames import Float32, to_float32
 from edgevoice.settings import SpeechSettings
@@ -19,7 +20,7 @@ from edgevoice.stages import Speech
 ONNX_FAMILIES = ("piper", "kokoro")
 RUNNERS = ("onnx", "sherpa")
 
-
+_CPU = Ran()
 _SETTINGS = SpeechSettings()
 
 
@@ -34,12 +35,17 @@ def load_speech(folder: Path, settings: SpeechSettings) -> Speech:
     Raises:
         ArtifactError: The voice is incomplete, truncated, or of an unknown family.
         ConfigError: The engine cannot run this family, or the voice has no such speaker.
+        EngineError: A provider is required and cannot run it.
         MissingDependencyError: espeak-ng is needed and not installed.
     """
     # A setting that cannot be is no fault of the artifact's, so it is not found in the child.
     runner = runner_of(_described(folder), settings.engine)
     ensure_loadable(folder, f"{__name__}:load_{runner}")
-    return load_unguarded(folder, settings)
+    if runner == "onnx":
+        return load_unguarded(folder, settings)
+    wanted = Wanted(settings.providers, settings.provider_required)
+    ran = sherpa_provider.choose(folder, f"{__name__}:load_sherpa", wanted)
+    return load_unguarded(folder, settings, provider=ran)
 
 
 def load_onnx(folder: Path) -> Speech:
@@ -47,9 +53,9 @@ def load_onnx(folder: Path) -> Speech:
     return load_unguarded(folder, SpeechSettings(engine="onnx"))
 
 
-def load_sherpa(folder: Path) -> Speech:
-    """Load in sherpa-onnx, with settings that every voice takes."""
-    return load_unguarded(folder, SpeechSettings(engine="sherpa"))
+def load_sherpa(folder: Path, provider: str = "cpu") -> Speech:
+    """Load in sherpa-onnx, on that provider of its own, with settings that every voice takes."""
+    return load_unguarded(folder, SpeechSettings(engine="sherpa"), provider=Ran(provider))
 
 
 def runner_of(described: manifest.Manifest, engine: str = "auto") -> str:
@@ -75,15 +81,18 @@ def runner_of(described: manifest.Manifest, engine: str = "auto") -> str:
 
 
 def load_unguarded(
-    folder: Path, settings: SpeechSettings = _SETTINGS, noise: float = 1.0
+    folder: Path,
+    settings: SpeechSettings = _SETTINGS,
+    noise: float = 1.0,
+    provider: Ran = _CPU,
 ) -> Speech:
     """Load as :func:`load_speech` in this process, which native code may end.
 
-    ``noise`` is times the voice's own, for Piper and VITS.
+    ``noise`` is times the voice's own, for Piper and VITS; ``provider`` is sherpa-onnx's.
     """
     described = _described(folder)
     if runner_of(described, settings.engine) == "sherpa":
-        return _load_sherpa(folder, described, settings, noise)
+        return _load_sherpa(folder, described, settings, noise, provider)
     threads = host.threads(settings.threads)
     wanted = Wanted(settings.providers, settings.provider_required)
     if described.family == "piper":
@@ -116,7 +125,11 @@ def _described(folder: Path) -> manifest.Manifest:
 
 
 def _load_sherpa(
-    folder: Path, described: manifest.Manifest, settings: SpeechSettings, noise: float
+    folder: Path,
+    described: manifest.Manifest,
+    settings: SpeechSettings,
+    noise: float,
+    provider: Ran,
 ) -> Speech:
     from edgevoice.engines import sherpa_speech
 
@@ -138,6 +151,7 @@ def _load_sherpa(
                 noise * float(known.get("noise_scale", 0.667)),
                 noise * float(known.get("noise_scale_w", 0.8)),
             ),
+            provider=provider.name,
         ),
         espeak_voice=espeak_voice,
         language=str(known.get("language", "en")),
@@ -145,6 +159,7 @@ def _load_sherpa(
         speaker=settings.speaker,
         speed=settings.speed / float(known.get("length_scale", 1.0)),
         reference=reference,
+        provider=provider,
     )
 
 

@@ -17,11 +17,11 @@ import onnx
 
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import log_mel
+from edgevoice.engines.whisper_greedy import GreedyWhisper
 from edgevoice.errors import ExportError
 from edgevoice.export import signal_noise
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.checks import recordings
-from edgevoice.export.checks.whisper_greedy import GreedyWhisper
 from edgevoice.export.gates import Bound
 from edgevoice.export.npu_graph import Arrays, Figures, NpuGraph
 from edgevoice.export.onnx_graph import load

@@ -1,18 +1,18 @@
 """Whisper's decoder, greedy, on keys and values that come from anywhere: an NPU, its emulator.
 
 sherpa-onnx runs encoder and decoder of an artifact itself, so it cannot be given an encoder's
-outputs. The graph and its inputs are :mod:`edgevoice.export.families.whisper_decoder`'s, the search
-is sherpa-onnx's: the most likely token each time, from ``sot_sequence`` and ``no_timestamps`` on.
+outputs. The graph and its inputs are those of sherpa-onnx's Whisper layout, the search is its own
+too: the most likely token each time, from ``sot_sequence`` and ``no_timestamps`` on.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from edgevoice import manifest as manifests
 from edgevoice.engines.artifact_files import onnx_file, plain_file
@@ -27,14 +27,14 @@ class GreedyWhisper:
     Args:
         folder: The artifact.
         threads: Of one step.
+        facts: The encoder's metadata; read from the encoder where None.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, facts: Mapping[str, str] | None = None) -> None:
         described = manifests.read(folder)
-        encoder = Path(onnx_file(folder, described, "encoder"))
-        facts = {
-            p.key: p.value for p in onnx.load(str(encoder), load_external_data=False).metadata_props
-        }
+        if facts is None:
+            encoder = open_session(Path(onnx_file(folder, described, "encoder")), threads)
+            facts = encoder.get_modelmeta().custom_metadata_map
         self._first = [*map(int, facts["sot_sequence"].split(",")), int(facts["no_timestamps"])]
         self._end = int(facts["eot"])
         sizes = (int(facts[key]) for key in ("n_text_layer", "n_text_ctx", "n_text_state"))

@@ -1,0 +1,164 @@
+"""Whisper with its encoder on an NPU and its decoder on the CPU.
+
+The binary of :mod:`edgevoice.export.npu_families.whisper` makes the cross-attention's keys and
+values of one fixed length of log-mel; the silence that stands for the rest of Whisper's 30 s is
+appended here, then :mod:`edgevoice.engines.whisper_greedy` decodes. Growing partials, cutting and
+the guards are :mod:`edgevoice.engines.sherpa_offline`'s: :class:`NpuWhisper` stands where
+sherpa-onnx's recognizer does.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from edgevoice import manifest as manifests
+from edgevoice.engines import providers
+from edgevoice.engines.artifact_files import onnx_file
+from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, MEL_BANDS, log_mel
+from edgevoice.engines.ort import open_session, session_options
+from edgevoice.engines.probe import ensure_loadable
+from edgevoice.engines.providers import Ran, Wanted
+from edgevoice.engines.whisper_greedy import GreedyWhisper
+from edgevoice.errors import ArtifactError
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.manifest import Manifest
+
+NPU = "qnn"
+"""The provider that this engine is for."""
+
+TAIL_FRAMES = 200
+"""Silence behind the speech, of 10 ms each: with less Whisper repeats itself."""
+
+
+class NpuWhisper:
+    """What sherpa-onnx's OfflineRecognizer is to its users, less everything but Whisper.
+
+    Args:
+        encoder: Session of the binary.
+        frames: Log-mel frames that it takes.
+        silence: Keys and values of what follows, ``[layers, heads, length, head size]`` each.
+        decoder: On the CPU.
+    """
+
+    def __init__(self, encoder: Any, frames: int, silence: list[Any], decoder: GreedyWhisper):
+        self._encoder = encoder
+        self._input = encoder.get_inputs()[0].name
+        self._frames = frames
+        self._silence = silence
+        self._decoder = decoder
+
+    def create_stream(self) -> _Utterance:
+        """Return what one utterance is collected in."""
+        return _Utterance()
+
+    def decode_stream(self, utterance: _Utterance) -> None:
+        """Write down what is said in ``utterance``."""
+        audio = utterance.samples[: (self._frames - 1) * HOP_SAMPLES]
+        # A frame reflects half its length around the ends.
+        audio = np.pad(audio, (0, max(0, FFT_SAMPLES - len(audio))))
+        outputs = self._encoder.run(None, {self._input: log_mel(audio, self._frames)[None]})
+        keys, values = (
+            np.concatenate(pair, axis=2) for pair in zip(outputs, self._silence, strict=True)
+        )
+        utterance.result.text = self._decoder.text(keys, values)
+
+
+class _Utterance:
+    """Samples of one utterance, and the text that they become."""
+
+    def __init__(self) -> None:
+        self.samples: Float32 = np.zeros(0, np.float32)
+        self.result = SimpleNamespace(text="")
+
+    def accept_waveform(self, rate_hz: int, samples: Float32) -> None:
+        """Take float32 samples of 16 kHz, in addition to those before."""
+        assert rate_hz == SAMPLE_RATE_HZ
+        self.samples = np.concatenate([self.samples, samples])
+
+
+def is_for(manifest: Manifest, wanted: Wanted) -> bool:
+    """Return whether the settings want the NPU and the artifact is a Whisper with a binary."""
+    return manifest.family == "whisper" and NPU in wanted.order and "npu" in manifest.engine
+
+
+def longest_ms(manifest: Manifest) -> float:
+    """Return the longest utterance that the binary hears, less the silence behind it."""
+    return 10.0 * (_frames(manifest) - TAIL_FRAMES)
+
+
+def load_guarded(
+    folder: Path, manifest: Manifest, threads: int, wanted: Wanted
+) -> tuple[NpuWhisper | None, Ran]:
+    """Load as :func:`load`; the binary's very first load happens in a child process.
+
+    Raises:
+        ArtifactError: As :func:`load`.
+        EngineError: As :func:`load`.
+    """
+    try:
+        ensure_loadable(folder, f"{__name__}:load_alone")
+    except ArtifactError as error:
+        if _required(wanted):
+            raise providers.refusal(folder.name, NPU, str(error)) from error
+        return None, Ran(passed_over=(f"{NPU}: {error}",))
+    return load(folder, manifest, threads, wanted)
+
+
+def load(
+    folder: Path, manifest: Manifest, threads: int, wanted: Wanted
+) -> tuple[NpuWhisper | None, Ran]:
+    """Open the encoder of ``folder`` on the NPU; None where it cannot run, with the reason.
+
+    Raises:
+        ArtifactError: The files for the CPU cannot be loaded or do not fit the binary.
+        EngineError: The NPU is required and cannot run it.
+    """
+    path = Path(onnx_file(folder, manifest, "encoder"))
+    files = providers.files_of(folder, manifest, path)
+    only = Wanted((NPU,), _required(wanted))
+    encoder, ran = providers.open_first(files, partial(session_options, threads), only)
+    if encoder is None:
+        return None, ran
+    whole = open_session(path, threads)
+    frames = _frames(manifest)
+    mel = np.zeros((1, MEL_BANDS, frames), np.float32)
+    made = [output.shape for output in encoder.get_outputs()]
+    # What the whole encoder writes behind the audio's own keys is the same for all audio.
+    silence = [
+        np.ascontiguousarray(rows[:, :, shape[2] :])
+        for rows, shape in zip(
+            whole.run(None, {whole.get_inputs()[0].name: mel}), made, strict=True
+        )
+    ]
+    if not all(
+        rows.shape[:2] == tuple(shape[:2]) for rows, shape in zip(silence, made, strict=True)
+    ):
+        raise ArtifactError(f"{files.context} is not of {path.name}: export it again")
+    decoder = GreedyWhisper(folder, threads, whole.get_modelmeta().custom_metadata_map)
+    return NpuWhisper(encoder, frames, silence, decoder), ran
+
+
+def load_alone(folder: Path) -> None:
+    """Open the binary in ``folder`` in this process, which native code may end.
+
+    What can be said of it is said by the load that follows; here only a crash counts.
+    """
+    load(folder, manifests.read(folder), 1, Wanted((NPU,)))
+
+
+def _required(wanted: Wanted) -> bool:
+    return wanted.required and wanted.order[0] == NPU
+
+
+def _frames(manifest: Manifest) -> int:
+    try:
+        return int(manifest.engine["npu"]["frames"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{manifest.name!r}: engine.npu.frames is not a number; export it again"
+        ) from error
