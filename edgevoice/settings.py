@@ -26,7 +26,7 @@ def setting(
 
 _PROVIDERS = ("cpu", "xnnpack", "qnn", "rknn", "cuda", "coreml", "nnapi")
 _PROVIDERS_DOC = "execution providers, tried in this order"
-_CORES_DOC = "cores that it runs on, as taskset takes them (4-7); \'\' for any"
+_CORES_DOC = "cores that it runs on, as taskset takes them (4-7); '' for any"
 _REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with a warning"
 
 

@@ -41,6 +41,11 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[i] = _source(name, instead)
         if (node.domain, node.op_type) == (CONTRIB, "Gelu"):
             node.domain = ""
+    for output in graph.output:
+        made = _source(output.name, instead)
+        for node in nodes if made != output.name else ():
+            for names in (node.input, node.output):
+                names[:] = [output.name if name == made else name for name in names]
     replace_nodes(graph, nodes)
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]

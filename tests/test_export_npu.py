@@ -72,7 +72,7 @@ def test_what_a_chip_lacks_is_named_and_nothing_is_published(store: Store) -> No
     said: list[str] = []
     with pytest.raises(ExportError, match="nothing is published for qcs6490") as raised:
         exporter = NpuExporter(store, say=said.append)
-        exporter.run(NpuRequest("smart-turn-v3.2", socs.find("qcs6490")))
+        exporter.run(NpuRequest("smart-turn-v3.2", socs.find("qcs6490"), scheme="fp16"))
     assert "LayerNormalization" in str(raised.value) and "no float" in str(raised.value)
     assert said and store.names() == ("silero-vad", "smart-turn-v3.2")
 
@@ -137,8 +137,12 @@ def test_smart_turn_judges_a_recording_on_the_htp_as_on_the_cpu(
     """The one real inference of the tests: half a minute in the emulator."""
     folder = artifact("smart-turn-v3.2")
     graph = smart_turn.graph_of(folder, manifest.read(folder), Calibration(None))
-    assert sum(node.op_type == "Erf" for node in graph.model.graph.node) == 0
-    made = htp.compile_graph(graph.model, tmp_path / "model.qnn", SOC, Path(sys.executable))
+    kinds = {node.op_type for node in graph.model.graph.node}
+    assert not kinds & {"Erf", "QuantizeLinear", "DequantizeLinear"}
+    few = replace(graph, calibration=graph.calibration[::4])
+    made = htp.compile_graph(
+        npu.written(few, "a16w8"), tmp_path / "model.qnn", SOC, Path(sys.executable)
+    )
     facts = {"soc": SOC.name, "soc_model": SOC.soc_model, "qnn_version": made.qnn_version}
     onnx.save(graph.model, str(tmp_path / "model.onnx"))
     files = Files(tmp_path / "model.onnx", made.path, facts)
@@ -150,7 +154,7 @@ def test_smart_turn_judges_a_recording_on_the_htp_as_on_the_cpu(
     (wanted,) = npu.outputs(graph.model, [feed])
     got = dict(zip(["logits"], session.run(None, dict(feed)), strict=True))
     figures = smart_turn.compare([wanted], [got])
-    assert figures["agreement"] == 1.0 and figures["probability_difference"] < 0.1
+    assert figures["agreement"] == 1.0 and figures["probability_difference"] < 0.03
 
 
 def test_smart_turn_without_a_binary_runs_on_the_cpu_and_says_so(

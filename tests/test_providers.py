@@ -27,6 +27,7 @@ from edgevoice.engines.providers import Files, Ran, Wanted
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, ExportError
 from edgevoice.export import htp
 from edgevoice.quant import htp_qdq, static_graph
+from edgevoice.quant.float_again import without_rounding
 from edgevoice.settings import Settings
 from edgevoice.weights import Engines
 
@@ -167,7 +168,7 @@ def test_a_binary_for_another_chip_is_refused_on_a_device(
     assert "was made for sm8650, this is sm8550" in ran.passed_over[0]
 
 
-@pytest.mark.parametrize("name", ["xnnpack", "rknn"])
+@pytest.mark.parametrize("name", ["xnnpack", "rknn", "cuda", "coreml", "nnapi"])
 def test_what_this_onnxruntime_has_not_is_passed_over(name: str, tmp_path: Path) -> None:
     onnx.save(graph("Relu"), str(tmp_path / "m.onnx"))
     _, ran = open_on(tmp_path / "m.onnx", 1, Wanted((name, "cpu")))
@@ -297,6 +298,68 @@ def test_an_open_size_is_named() -> None:
         static_graph.fix(graph("Relu", batch="N"), {})
     fixed = static_graph.fix(graph("Relu", batch="N"), {"x": [1, 8]})
     assert [d.dim_value for d in fixed.graph.output[0].type.tensor_type.shape.dim] == [1, 4]
+
+
+def normed(length: int = 5) -> onnx.ModelProto:
+    """A layer norm whose factors span 1 to 300, then a product without a bias."""
+    factor = np.array([1.0, 300.0, 2.0, 3.0, 5.0, 7.0, 0.5, 90.0], np.float32)
+    steps = RNG.integers(-126, 127, size=(8, 4))
+    steps[0] = 127  # so that 8 bits hold them exactly, with a scale for each column
+    weight = (steps * [1, 2, 3, 4]).astype(np.float32)
+    constants = {"f": factor, "o": RNG.normal(size=8).astype(np.float32), "w": weight}
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "f", "o"], ["n"], "norm"),
+        helper.make_node("MatMul", ["n", "w"], ["y"], "product"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, length, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, length, 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_norms_factor_of_8_bits_does_not_spoil_16() -> None:
+    """The same graph; and in integers each column of the product is exact to 16 bits."""
+    feeds = [{"x": RNG.normal(size=(1, 5, 8)).astype(np.float32)} for _ in range(8)]
+    model = normed()
+    apart = static_graph.norms_apart(model)
+    assert [n.op_type for n in apart.graph.node] == ["LayerNormalization", "Mul", "Add", "MatMul"]
+    assert len(model.graph.node) == 2
+    quantised = htp_qdq.write(model, feeds, 16)
+    for feed in feeds:
+        (wanted,) = run(model, feed)
+        np.testing.assert_allclose(run(apart, feed)[0], wanted, rtol=1e-4, atol=1.0)
+        error = np.abs(run(quantised, feed)[0] - wanted)[0].max(axis=0)
+        assert (error < 0.002 * np.abs(wanted[0]).max(axis=0)).all(), error
+    factors = {t.name: t for t in quantised.graph.initializer}
+    (weights,) = (t for name, t in factors.items() if name == "w_quantized")
+    assert weights.data_type == TensorProto.INT8 and list(factors["w_scale"].dims) == [4]
+
+
+@ON_X86
+def test_a_norm_with_16_bit_activations_is_the_htps(tmp_path: Path) -> None:
+    feeds = [{"x": RNG.normal(size=(1, 5, 8)).astype(np.float32)} for _ in range(4)]
+    for soc in ("sm8650", "qcs6490"):
+        quantised = htp_qdq.write(normed(), feeds, 16)
+        htp.compile_graph(quantised, tmp_path / "m.qnn", socs.find(soc), Path(sys.executable))
+
+
+def test_rounding_is_taken_out_and_the_integers_stay() -> None:
+    model = static_graph.fix(graph("Sigmoid"), {})
+    rounded = htp_qdq.write(model, FEEDS, 8)
+    plain = without_rounding(rounded)
+    assert [n.op_type for n in plain.graph.node] == ["MatMul", "Sigmoid"]
+    # Onto the same grid again: nothing is lost twice.
+    again = htp_qdq.write(plain, FEEDS, 8)
+    old, new = (
+        {t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (rounded, again)
+    )
+    (first,) = (v for v in old.values() if v.dtype == np.int8 and v.ndim == 2)
+    (second,) = (v for v in new.values() if v.dtype == np.int8 and v.ndim == 2)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_attention_is_written_with_products() -> None:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edgevoice.engines import providers
-
 
 def print_json(value: Any) -> None:
     """Print ``value`` indented; not-a-number in it is a ValueError, since JSON has none."""
@@ -26,6 +24,8 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def warn_of_provider(stage: str, engine: object) -> None:
     """Say on standard error what ``engine`` runs on, where something else was wanted before it."""
+    from edgevoice.engines import providers
+
     ran = providers.of(engine)
     if ran is not None and ran.passed_over:
         print(f"edgevoice: {stage} runs on {ran}; {'; '.join(ran.passed_over)}", file=sys.stderr)
