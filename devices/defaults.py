@@ -31,6 +31,8 @@ _PROVIDERS = {
     "CPUExecutionProvider": "cpu",
     "XnnpackExecutionProvider": "xnnpack",
     "QNNExecutionProvider": "qnn",
+    "CUDAExecutionProvider": "cuda",
+    "NnapiExecutionProvider": "nnapi",
 }
 """The settings' names of those providers that an engine here can open."""
 
@@ -100,8 +102,8 @@ def _providers(profile: DeviceProfile) -> Mapping[tuple[str, str], tuple[str, ..
         own = profile.stage_providers.get(stage)
         known = tuple(_PROVIDERS[name] for name in own or profile.providers if name in _PROVIDERS)
         if own is None and stage != "end_of_turn":
-            # Context binaries are judged and run for the end-of-turn model alone so far: to try
-            # the NPU elsewhere would be a warning at each start.
+            # Of the bundled models the end-of-turn model alone is likely to have a context binary:
+            # to try the NPU elsewhere would be a warning at each start.
             known = tuple(name for name in known if name != "qnn")
         found[section, "providers"] = known or ("cpu",)
     return found

@@ -206,7 +206,9 @@ def test_names_of_device_profiles_are_taken() -> None:
 def test_a_device_profile_sets_the_order() -> None:
     order = defaults.of_profile(load_profile("android-snapdragon-8"))
     assert order["end_of_turn", "providers"] == ("qnn", "cpu")
-    assert order["speech", "providers"] == ("cpu",)  # no engine of a voice takes a binary
+    assert order["speech", "providers"] == ("cpu",)
+    order = defaults.of_profile(load_profile("jetson-orin-nano"))
+    assert order["recogniser", "providers"][-1] == "cpu"
 
 
 def test_settings_take_a_list_and_write_it_back() -> None:
