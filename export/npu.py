@@ -184,6 +184,11 @@ class NpuExporter:
             out.mkdir()
             publish.link_files(self.store.path(request.artifact), out)
             shutil.copyfile(made.folder, out / made.folder.name)
+            for name, model in graph.files.items():
+                path = out / name
+                path.parent.mkdir(exist_ok=True)
+                path.unlink(missing_ok=True)  # a link to the artifact's own
+                onnx.save(model, str(path))
             return self.store.publish(
                 out,
                 replace(
@@ -191,7 +196,7 @@ class NpuExporter:
                     name=request.name or f"{described.name}-{soc.name}",
                     format="qnn",
                     files=describe(out),
-                    engine={**described.engine, "npu": facts},
+                    engine={**described.engine, **graph.engine, "npu": facts},
                     checks=checks,
                 ),
             )

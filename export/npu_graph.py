@@ -37,6 +37,8 @@ class NpuGraph:
         compare: ``(wanted, got)``: outputs of ``held_out`` by name -> figures.
         schemes: Of :data:`SCHEMES`, the first to be preferred.
         facts: What the engine must know of this graph.
+        files: Graphs for the CPU that the engine needs around it, by their path in the artifact.
+        engine: What the manifest's engine table has to say of those.
     """
 
     model: onnx.ModelProto
@@ -47,6 +49,8 @@ class NpuGraph:
     compare: Callable[[Sequence[Arrays], Sequence[Arrays]], Figures]
     schemes: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 SCHEMES: Mapping[str, str] = {

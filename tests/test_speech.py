@@ -7,13 +7,16 @@ import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from edgevoice import manifest
-from edgevoice.engines import ort, piper, sherpa_speech, vits_graph
+from edgevoice.engines import ort, piper, providers, sherpa_speech, vits_graph
+from edgevoice.engines.providers import ON_CPU, Files, Ran, Wanted
 from edgevoice.engines.speech import load_speech
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
@@ -181,6 +184,66 @@ def test_stretches_are_what_one_run_gives(artifact: Callable[[str], Path]) -> No
     borders = np.cumsum([len(part) for part in parts])[:-1]
     step = np.abs(np.diff(got))
     assert max(step[b - 1] for b in borders) < np.quantile(step, 0.999)
+
+
+@pytest.mark.parametrize(("phonemes", "fewest"), [(FOX * 8, 4), ("jˈɛs.", 1)])
+def test_a_decoder_of_one_length_gives_what_one_run_gives(
+    phonemes: str, fewest: int, artifact: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A binary for an NPU takes 64 frames, whatever the sentence is; here the CPU stands for it."""
+    folder = artifact(VOICE)
+    cut = vits_graph.read_cut(folder, manifest.read(folder).engine)
+    assert cut is not None
+
+    class Fixed:
+        def __init__(self, session: Any) -> None:
+            self.get_outputs = session.get_outputs
+            self.session = session
+
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name=i.name, shape=[1, 192, 64]) for i in self.given()]
+
+        def given(self) -> list[Any]:
+            found: list[Any] = self.session.get_inputs()
+            return found
+
+        def run(self, names: Any, feed: dict[str, Any], options: Any) -> list[Any]:
+            assert [value.shape for value in feed.values()] == [(1, 192, 64)]
+            made: list[Any] = self.session.run(names, feed, options)
+            return made
+
+    opened = providers.open_session
+
+    def on_npu(files: Files, options: Any, wanted: Wanted) -> tuple[Any, Ran]:
+        session, ran = opened(files, options, ON_CPU)
+        return (Fixed(session), Ran("qnn")) if "qnn" in wanted.order else (session, ran)
+
+    monkeypatch.setattr(providers, "open_session", on_npu)
+    config = piper.read_config(piper.find_files(folder)[1])
+    ids = np.array([piper.SymbolTable(config.symbol_ids).ids(phonemes)], dtype=np.int64)
+    feed = {
+        "input": ids,
+        "input_lengths": np.array([ids.shape[1]]),
+        "scales": np.array([0, 1, 0], dtype=np.float32),
+    }
+    graph = vits_graph.CutGraph(cut, 1, 22050, Wanted(("qnn", "cpu")))
+    assert graph.provider.name == "qnn"
+    parts = list(graph.run(feed))
+    got = np.concatenate(parts)
+    (wanted,) = vits_graph.WholeGraph(piper.find_files(folder)[0], 1).run(feed)
+    assert len(parts) >= fewest and len(got) == len(wanted)
+    assert np.abs(level_db(got) - level_db(wanted)).mean() < 1.5
+
+
+def test_windows_cover_every_frame_once() -> None:
+    for frames in (1, 63, 64, 65, 107, 108, 500, 1234):
+        spans = list(vits_graph.windows(frames, 64, 10))
+        assert [start for _, start, _ in spans] == [0, *(stop for *_, stop in spans[:-1])]
+        assert spans[-1][2] == frames
+        for low, start, stop in spans:
+            assert low >= 0 and stop <= low + 64
+            assert start - low >= 10 or low == 0  # enough before it, or the sound begins
+            assert low + 64 - stop >= 10 or stop == frames
 
 
 def test_stretches_cover_every_frame_once() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import numpy as np
 
 from edgevoice.engines.ort import chunks
 from edgevoice.engines.phonemes import phonemise
-from edgevoice.engines.providers import ON_CPU, Wanted
+from edgevoice.engines.providers import ON_CPU, Files, Wanted
 from edgevoice.engines.speakable import speakable
 from edgevoice.engines.vits_graph import CutGraph, VitsGraph, WholeGraph, read_cut
 from edgevoice.errors import ArtifactError, ConfigError
@@ -222,6 +222,7 @@ def load(
     engine: Mapping[str, Any] = MappingProxyType({}),
     wanted: Wanted = ON_CPU,
     first_ms: float = 350.0,
+    files: Callable[[Path], Files] = Files,
 ) -> PiperSpeech:
     """Load the Piper voice in ``folder``.
 
@@ -235,6 +236,7 @@ def load(
             otherwise the whole graph, which is silent until a sentence is done.
         wanted: Execution providers.
         first_ms: Sound that the halves of the graph make first.
+        files: What the artifact has of a graph for each provider, by the graph for the CPU.
 
     Raises:
         ArtifactError: A file is missing, truncated, or not a Piper voice's.
@@ -248,7 +250,14 @@ def load(
     if cut is None:
         graph, max_symbols = WholeGraph(model, threads, wanted), MAX_SYMBOLS
     else:
-        graph = CutGraph(cut, threads, config.sample_rate_hz, wanted, first_ms=first_ms)
+        graph = CutGraph(
+            cut,
+            threads,
+            config.sample_rate_hz,
+            wanted,
+            first_ms=first_ms,
+            decoder=files(cut.decoder),
+        )
         max_symbols = MAX_SYMBOLS_IN_HALVES
     return PiperSpeech(
         model.name,

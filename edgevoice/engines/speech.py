@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import wave
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgevoice import host, manifest
-from edgevoice.engines import sherpa_provider
+from edgevoice.engines import providers, sherpa_provider
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.errors import ArtifactError, ConfigError, unknown
@@ -107,6 +108,7 @@ def load_unguarded(
             engine=described.engine,
             wanted=wanted,
             first_ms=settings.first_chunk_ms,
+            files=partial(providers.files_of, folder, described),
         )
     from edgevoice.engines import kokoro
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from edgevoice.engines.ort import open_on, run_cancellable, sound
-from edgevoice.engines.providers import ON_CPU, Ran, Wanted
+from edgevoice.engines import providers
+from edgevoice.engines.ort import open_on, run_cancellable, session_options, sound
+from edgevoice.engines.providers import ON_CPU, Files, Ran, Wanted
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import Float32
 from edgevoice.manifest import is_inside
@@ -90,6 +92,22 @@ def read_cut(folder: Path, engine: Mapping[str, Any]) -> Cut | None:
     return Cut(folder / front, folder / decoder, overlap, hop)
 
 
+def windows(frames: int, size: int, overlap: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (low, start, stop) of a decoder that takes ``size`` frames from ``low`` on, no others.
+
+    >>> list(windows(150, 64, 10))
+    [(0, 0, 54), (44, 54, 98), (86, 98, 150)]
+
+    At both ends of the sound the window ends too, since there is nothing beyond to overlap with.
+    """
+    start = 0
+    while start < frames:
+        low = max(0, min(start - overlap, frames - size))
+        stop = frames if low + size >= frames else low + size - overlap
+        yield low, start, stop
+        start = stop
+
+
 def stretches(frames: int, first: int, step: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of the stretches that ``frames`` are decoded in.
 
@@ -134,6 +152,7 @@ class CutGraph:
         rate_hz: Of the sound.
         wanted: Execution providers.
         first_ms: Sound of the first stretch.
+        decoder: What the artifact has of the second half for each provider.
 
     Raises:
         ArtifactError: They cannot be loaded, or are no halves of one voice.
@@ -148,11 +167,18 @@ class CutGraph:
         wanted: Wanted = ON_CPU,
         *,
         first_ms: float = 350.0,
+        decoder: Files | None = None,
     ) -> None:
         self._cut = cut
-        self._front, _ = open_on(cut.front, threads, wanted)
-        # Most of the work is in this half: where it runs, the voice runs.
-        self._decoder, self.provider = open_on(cut.decoder, threads, wanted)
+        options = partial(session_options, threads)
+        # Most of the work is in the second half: where it runs, the voice runs.
+        self._decoder, self.provider = providers.open_session(
+            decoder or Files(cut.decoder), options, wanted
+        )
+        compiled = self.provider.name == "qnn"
+        # Its first half has sizes of its own for each sentence, which no NPU takes.
+        self._front, _ = open_on(cut.front, threads, ON_CPU if compiled else wanted)
+        self._frames = int(self._decoder.get_inputs()[0].shape[2]) if compiled else 0
         self._names = [i.name for i in self._decoder.get_inputs()]
         made = [o.name for o in self._front.get_outputs()]
         if made != self._names:
@@ -175,13 +201,25 @@ class CutGraph:
         if made is None:
             return
         latent, others = made[0], made[1:]
-        overlap, hop = self._cut.overlap_frames, self._cut.samples_per_frame
-        for start, stop in stretches(latent.shape[2], self._first, self._step):
-            low = max(0, start - overlap)
-            part = np.ascontiguousarray(latent[:, :, low : stop + overlap])
+        hop = self._cut.samples_per_frame
+        for low, start, stop, high in self._parts(latent.shape[2]):
+            part = np.ascontiguousarray(latent[:, :, low:high])
+            if part.shape[2] < self._frames:
+                missing = self._frames - part.shape[2]
+                part = np.pad(part, ((0, 0), (0, 0), (0, missing)), mode="edge")
             decoded = run_cancellable(
                 self._decoder, dict(zip(self._names, [part, *others], strict=True)), cancelled
             )
             if decoded is None:
                 return
             yield sound(decoded[0])[(start - low) * hop : (stop - low) * hop]
+
+    def _parts(self, frames: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield what the decoder gets, low to high, and what of its sound is kept."""
+        overlap = self._cut.overlap_frames
+        if self._frames:
+            for low, start, stop in windows(frames, self._frames, overlap):
+                yield low, start, stop, low + self._frames
+            return
+        for start, stop in stretches(frames, self._first, self._step):
+            yield max(0, start - overlap), start, stop, stop + overlap

@@ -6,6 +6,7 @@ the front half, whose lengths follow the sentence, stays on the CPU.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import onnx
 from edgevoice.engines import piper
 from edgevoice.errors import ExportError
 from edgevoice.export.calibration import Calibration, default_sentences
-from edgevoice.export.families import piper_cut
+from edgevoice.export.families import piper_cut, piper_voice
 from edgevoice.export.gates import Bound
 from edgevoice.export.npu_graph import NpuGraph
 from edgevoice.export.onnx_graph import load
@@ -46,23 +47,33 @@ def graph_of(folder: Path, manifest: Manifest, calibration: Calibration) -> NpuG
             f"{manifest.name} is {manifest.scheme}: an NPU's integers are made of float weights; "
             "name the float voice (edgevoice export --scheme fp32)"
         )
-    point = piper_cut.find(model)
+    halves = piper_voice.measure_halves(model, json.loads(settings.read_text("utf-8")))
+    if halves is None:
+        raise ExportError(f"{manifest.name} cannot be cut before its decoder; the log says why")
+    point, measured = halves
     if point.others:
         raise ExportError(f"{manifest.name} has several speakers; a voice of one is needed")
     front, decoder = piper_cut.split(model, point)
+    names = [f"{piper_voice.HALVES}/{part}.onnx" for part in piper_voice.HALF_NAMES]
     config = piper.read_config(settings)
     name = decoder.graph.input[0].name
     held_out = _latents(front, config, default_sentences("speech"), _HELD_OUT)
     channels = held_out[0].shape[1]
     return NpuGraph(
         static_graph.fix(decoder, {name: [1, channels, FRAMES]}),
-        path.stem,
+        Path(names[1]).stem,
         [{name: x} for x in _latents(front, config, calibration.sentences(), _STRETCHES)],
         [{name: x} for x in held_out],
         (Bound("snr_db", "at least", _LEAST_DB, "of the samples, over float's"),),
         compare,
         ("a16w8", "a8w8", "fp16"),
         {"frames": FRAMES},
+        dict(zip(names, (front, decoder), strict=True)),
+        {
+            **dict(zip(piper_voice.HALF_NAMES, names, strict=True)),
+            "decoder_overlap_frames": measured.overlap_frames,
+            "samples_per_frame": measured.samples_per_frame,
+        },
     )
 
 
