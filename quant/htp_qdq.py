@@ -75,7 +75,7 @@ def _product_weights(model: onnx.ModelProto, signed: Any) -> dict[str, list[dict
     """Return a scale for each column of every product's weights.
 
     onnxruntime gives those of MatMul one scale, for HTPs that took no more; QNN 2.51 takes them by
-    column on every chip tried, and one scale cost Smart Turn two of its answers.
+    column on every chip tried, and weights that were published so stay the integers that they are.
     """
     constants = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     return {

@@ -2,7 +2,7 @@
 
 The published graph's 8-bit activations are the weak spot: a softmax over 400 places in steps of
 1/258 gives most of them one step or none, so that the last bit of a product decides turns. Two
-sets of onnxruntime's CPU kernels (optimised, and not) judge 8 of 176 turns differently; on the HTP
+sets of onnxruntime's CPU kernels (optimised, and not) judge 9 of 176 turns differently; on the HTP
 the same integers did so with 2 of 40. So that rounding is taken out, the weights stay the integers
 that they are, and the activations are calibrated anew: on speech that is whole and cut off, clean
 and noisy, since each has other ranges. The reference is the graph without the rounding.
