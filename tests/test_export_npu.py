@@ -139,6 +139,7 @@ def test_smart_turn_judges_a_recording_on_the_htp_as_on_the_cpu(
     graph = smart_turn.graph_of(folder, manifest.read(folder), Calibration(None))
     kinds = {node.op_type for node in graph.model.graph.node}
     assert not kinds & {"Erf", "QuantizeLinear", "DequantizeLinear"}
+    assert graph.files == {"smart-turn-v3.2-cpu.onnx": graph.model}  # for where there is no NPU
     few = replace(graph, calibration=graph.calibration[::4])
     made = htp.compile_graph(
         npu.written(few, "a16w8"), tmp_path / "model.qnn", SOC, Path(sys.executable)

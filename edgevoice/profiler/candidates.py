@@ -175,7 +175,8 @@ def _providers(described: Manifest) -> Sequence[str]:
         return ()
     import onnxruntime as ort
 
-    here = [*ort.get_available_providers()]
+    # The plugin, once loaded, is listed too; without a binary in the artifact it is of no use.
+    here = [own for own in ort.get_available_providers() if own != NAMES["qnn"]]
     if "npu" in described.engine and importlib.util.find_spec("onnxruntime_qnn"):
         here.append(NAMES["qnn"])
     # What a device profile cannot name cannot be kept either.
