@@ -7,6 +7,7 @@ onnxruntime-qnn comes with the test extra, so nothing is skipped; elsewhere ther
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgevoice import config, manifest
 from edgevoice.devices import defaults, socs
 from edgevoice.devices.profile import load_profile
-from edgevoice.engines import providers
+from edgevoice.engines import probe, providers
 from edgevoice.engines.ort import open_on
 from edgevoice.engines.providers import Files, Ran, Wanted
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, ExportError
@@ -75,6 +76,44 @@ def options() -> Any:
     import onnxruntime
 
     return onnxruntime.SessionOptions()
+
+
+def copied(files: Files, folder: Path) -> Files:
+    """The same binary under a path at which nothing was loaded before."""
+    assert files.context is not None
+    folder = Path(shutil.copytree(files.context.parent, folder / "artifact"))
+    return replace(files, model=folder / "model.onnx", context=folder / files.context.name)
+
+
+@ON_X86
+def test_a_binary_is_opened_in_a_child_the_first_time_and_never_again(
+    compiled: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, ...]] = []
+
+    def attempt(*given: str) -> tuple[int, bytes]:
+        tried.append(given)
+        return real(*given)
+
+    real = probe.attempt
+    monkeypatch.setattr(probe, "attempt", attempt)
+    files = copied(compiled, tmp_path)
+    for _ in range(2):
+        assert providers.open_session(files, options, Wanted(("qnn",), True))[1].name == "qnn"
+    assert [given[1] for given in tried] == [str(files.context)]
+
+
+@ON_X86
+def test_a_binary_that_ends_its_process_is_passed_over(
+    compiled: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "attempt", lambda *given: (-11, b"a last word"))
+    session, ran = providers.open_session(
+        copied(compiled, tmp_path), options, Wanted(("qnn", "cpu"))
+    )
+    (line,) = ran.passed_over
+    assert ran.name == "cpu" and session.get_providers() == ["CPUExecutionProvider"]
+    assert line.startswith("qnn: its first load ") and "SIGSEGV" in line and "a last word" in line
 
 
 @ON_X86

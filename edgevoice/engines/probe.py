@@ -31,7 +31,7 @@ TIMEOUT_S = 600.0
 """A load that hangs is ended, one that is slow is not: Whisper took more than 120 s on a busy
 machine that emulated another."""
 _ENGINE_PACKAGES = ("sherpa-onnx", "onnxruntime", "llama-cpp-python", "tokenizers")
-_DELIBERATE = 3  # the child's exit status when the loader raised an EdgevoiceError
+DELIBERATE = 3  # the child's exit status when the loader raised an EdgevoiceError
 
 
 def ensure_loadable(artifact: Path, loader: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -66,7 +66,7 @@ def probe(loader: str, argument: str, timeout_s: float = TIMEOUT_S) -> None:
     if status == 0:
         return
     last = last_line(said)
-    if status == _DELIBERATE:
+    if status == DELIBERATE:
         raise ArtifactError(last)
     raise ArtifactError(
         f"{argument}: its first load {ending(status)}{': ' + last if last else ''}; "
@@ -168,7 +168,7 @@ def main(loader: str, argument: str, *more: str) -> int:
         getattr(importlib.import_module(module), function)(Path(argument), *more)
     except EdgevoiceError as error:
         print(error, file=sys.stderr)
-        return _DELIBERATE
+        return DELIBERATE
     except Exception:
         traceback.print_exc()
         return 1

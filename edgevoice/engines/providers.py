@@ -13,7 +13,9 @@ in its manifest (:class:`Files`).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevoice.devices import socs
+from edgevoice.engines import probe
 from edgevoice.errors import ArtifactError, ConfigError, EngineError, unknown
 from edgevoice.manifest import FILE_NAME, Manifest
 
@@ -218,13 +221,57 @@ def _on_built_in(name: str, files: Files, options: Any) -> tuple[Any, str]:
 
 
 def _on_qnn(files: Files, options: Any) -> tuple[Any, str]:
-    import onnxruntime as ort
-
     if files.context is None:
         raise NotHere(
             "the artifact has no context binary; `edgevoice export qnn ARTIFACT --soc SOC` makes "
             "one of it"
         )
+    _survive_first_load(files, files.context)
+    return _open_context(files, files.context, options)
+
+
+def open_context_alone(context: Path, made_for: str) -> None:
+    """Open a context binary in this process, which native code may end; see :func:`_on_qnn`.
+
+    Args:
+        context: The binary.
+        made_for: :attr:`Files.made_for` as JSON.
+
+    Raises:
+        ArtifactError: It cannot be opened here, for the reason that is said.
+    """
+    import onnxruntime as ort
+
+    try:
+        _open_context(Files(context, context, json.loads(made_for)), context, ort.SessionOptions())
+    except NotHere as reason:
+        raise ArtifactError(str(reason)) from reason
+
+
+def _survive_first_load(files: Files, context: Path) -> None:
+    """Open the binary in a child first, once for these bytes and libraries.
+
+    Raises:
+        NotHere: The child did not survive it.
+    """
+    loader = f"{__name__}:open_context_alone"
+    survived = probe.stamp(context, loader)
+    with contextlib.suppress(OSError):
+        if survived.exists():
+            return
+    status, said = probe.attempt(loader, str(context), json.dumps(dict(files.made_for)))
+    if status == probe.DELIBERATE:
+        return  # The load that follows raises it again, here.
+    if status:
+        raise NotHere(f"its first load {probe.ending(status)}: {probe.last_line(said)[:200]}")
+    with contextlib.suppress(OSError):
+        survived.parent.mkdir(parents=True, exist_ok=True)
+        survived.touch()
+
+
+def _open_context(files: Files, context: Path, options: Any) -> tuple[Any, str]:
+    import onnxruntime as ort
+
     soc = str(files.made_for.get("soc", ""))
     device, library = _qnn_device(str(files.made_for.get("qnn_version", "")))
     emulated = device.device.type != ort.OrtHardwareDeviceType.NPU
@@ -238,7 +285,7 @@ def _on_qnn(files: Files, options: Any) -> tuple[Any, str]:
     options.log_severity_level = 4  # the reason is in what is raised; the log repeats it
     try:
         options.add_provider_for_devices([device], chosen)
-        session = ort.InferenceSession(str(files.context), options)
+        session = ort.InferenceSession(str(context), options)
     except Exception as error:
         raise NotHere(
             f"the context binary for {soc} does not load ({_line(error)}); export it again for "

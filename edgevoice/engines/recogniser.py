@@ -33,7 +33,7 @@ def load_recogniser(folder: Path, settings: RecogniserSettings) -> RecogniserMod
     manifest = manifests.read(folder)
     before: tuple[str, ...] = ()
     if whisper_npu.is_for(manifest, wanted):
-        found, ran = whisper_npu.load_guarded(folder, manifest, settings.threads, wanted)
+        found, ran = whisper_npu.load(folder, manifest, settings.threads, wanted)
         if found is not None:
             return _on_npu(found, ran, manifest, settings)
         before = ran.passed_over

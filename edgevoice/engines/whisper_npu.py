@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice import manifest as manifests
 from edgevoice.engines import providers
 from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, MEL_BANDS, log_mel
 from edgevoice.engines.ort import open_session, session_options
-from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.whisper_greedy import GreedyWhisper
 from edgevoice.errors import ArtifactError
@@ -91,24 +89,6 @@ def longest_ms(manifest: Manifest) -> float:
     return 10.0 * (_frames(manifest) - TAIL_FRAMES)
 
 
-def load_guarded(
-    folder: Path, manifest: Manifest, threads: int, wanted: Wanted
-) -> tuple[NpuWhisper | None, Ran]:
-    """Load as :func:`load`; the binary's very first load happens in a child process.
-
-    Raises:
-        ArtifactError: As :func:`load`.
-        EngineError: As :func:`load`.
-    """
-    try:
-        ensure_loadable(folder, f"{__name__}:load_alone")
-    except ArtifactError as error:
-        if _required(wanted):
-            raise providers.refusal(folder.name, NPU, str(error)) from error
-        return None, Ran(passed_over=(f"{NPU}: {error}",))
-    return load(folder, manifest, threads, wanted)
-
-
 def load(
     folder: Path, manifest: Manifest, threads: int, wanted: Wanted
 ) -> tuple[NpuWhisper | None, Ran]:
@@ -141,14 +121,6 @@ def load(
         raise ArtifactError(f"{files.context} is not of {path.name}: export it again")
     decoder = GreedyWhisper(folder, threads, whole.get_modelmeta().custom_metadata_map)
     return NpuWhisper(encoder, frames, silence, decoder), ran
-
-
-def load_alone(folder: Path) -> None:
-    """Open the binary in ``folder`` in this process, which native code may end.
-
-    What can be said of it is said by the load that follows; here only a crash counts.
-    """
-    load(folder, manifests.read(folder), 1, Wanted((NPU,)))
 
 
 def _required(wanted: Wanted) -> bool:
