@@ -45,11 +45,23 @@ def ensure_loadable(artifact: Path, loader: str, timeout_s: float = TIMEOUT_S) -
     Raises:
         ArtifactError: The load raised, crashed, was killed or did not come to an end.
     """
-    done = stamp(artifact, loader)
-    with contextlib.suppress(OSError):
-        if done.exists():
-            return
+    if survived(artifact, loader):
+        return
     probe(loader, str(artifact), timeout_s=timeout_s)
+    remember(artifact, loader)
+
+
+def survived(artifact: Path, loader: str) -> bool:
+    """Return whether :func:`remember` was told so of this content, loader and libraries."""
+    done = _stamp(artifact, loader)
+    with contextlib.suppress(OSError):
+        return done.exists()
+    return False
+
+
+def remember(artifact: Path, loader: str) -> None:
+    """Remember that ``loader`` has loaded ``artifact`` and come to an end."""
+    done = _stamp(artifact, loader)
     # A cache that cannot be written costs a probe at each start, nothing else.
     with contextlib.suppress(OSError):
         done.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +142,7 @@ def last_line(stderr: bytes) -> str:
     return next((line for line in reversed(lines) if line), "")[-400:]
 
 
-def stamp(artifact: Path, loader: str) -> Path:
+def _stamp(artifact: Path, loader: str) -> Path:
     """Return the file whose presence says that this content loads with these libraries."""
     digest = hashlib.sha256()
     for part in (str(artifact.resolve()), loader, *_versions()):

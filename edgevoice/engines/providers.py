@@ -13,7 +13,6 @@ in its manifest (:class:`Files`).
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import threading
@@ -255,18 +254,14 @@ def _survive_first_load(files: Files, context: Path) -> None:
         NotHere: The child did not survive it.
     """
     loader = f"{__name__}:open_context_alone"
-    survived = probe.stamp(context, loader)
-    with contextlib.suppress(OSError):
-        if survived.exists():
-            return
+    if probe.survived(context, loader):
+        return
     status, said = probe.attempt(loader, str(context), json.dumps(dict(files.made_for)))
     if status == probe.DELIBERATE:
         return  # The load that follows raises it again, here.
     if status:
         raise NotHere(f"its first load {probe.ending(status)}: {probe.last_line(said)[:200]}")
-    with contextlib.suppress(OSError):
-        survived.parent.mkdir(parents=True, exist_ok=True)
-        survived.touch()
+    probe.remember(context, loader)
 
 
 def _open_context(files: Files, context: Path, options: Any) -> tuple[Any, str]:

@@ -10,7 +10,6 @@ again with the same files and libraries; one that did not is, since a driver may
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 
@@ -50,18 +49,15 @@ def choose(folder: Path, loader: str, wanted: Wanted, before: tuple[str, ...] = 
 
 def _reason_against(folder: Path, loader: str, name: str) -> str:
     """Return why sherpa-onnx does not run ``folder`` on ``name`` here; "" where it does."""
-    worked = probe.stamp(folder, f"{loader} on {name}")
-    with contextlib.suppress(OSError):
-        if worked.exists():
-            return ""
+    loading = f"{loader} on {name}"
+    if probe.survived(folder, loading):
+        return ""
     status, said = probe.attempt(loader, str(folder), name)
     if reason := reason_in(said):
         return f"sherpa-onnx says: {reason}"
     if status:
         return f"its load {probe.ending(status)}: {probe.last_line(said)[:200]}"
-    with contextlib.suppress(OSError):
-        worked.parent.mkdir(parents=True, exist_ok=True)
-        worked.touch()
+    probe.remember(folder, loading)
     return ""
 
 
