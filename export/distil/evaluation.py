@@ -15,7 +15,7 @@ import torch
 from edgevoice.export import words
 from edgevoice.export.distil.alphabet import Alphabet
 from edgevoice.export.distil.fbank import HOP, fbank
-from edgevoice.export.distil.model import chunk_mask, output_frames
+from edgevoice.export.distil.model import View, output_frames
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
 
@@ -36,11 +36,10 @@ def read(model: Any, clip: Clip, chunk: int, device: str) -> str:
     # Silence, as the engine adds: two chunks and what the front end looks ahead.
     silence = np.zeros((4 * chunk + 6) * HOP, np.float32)
     heard = torch.from_numpy(fbank(np.concatenate([samples, silence])))[None].to(device)
-    frames = int(output_frames(heard.shape[1]))
-    lengths = torch.tensor([frames], device=device)
-    mask = chunk_mask(frames, lengths, chunk, model.shape.left)
+    lengths = torch.tensor([int(output_frames(heard.shape[1]))], device=device)
+    view = View(chunk, model.shape.left, lengths)
     model.eval()
     with torch.no_grad():
-        scores = model(heard, mask, torch.zeros(1, dtype=torch.long, device=device))
+        scores = model(heard, view, torch.zeros(1, dtype=torch.long, device=device))
     best = [int(number) for number in scores[0].argmax(-1)]
     return Alphabet(model.shape.tokens).decode(best)

@@ -1,13 +1,14 @@
 """The recogniser in torch: Whisper's encoder without padding, in chunks, with new layers and CTC.
 
 Frames in: 2 n + 3 of features give n of scores. A chunk sees itself and ``left`` frames before it,
-so that keys and values can be kept as it streams; training and evaluation see whole clips under
-the mask that says the same. Names of the parameters are what :mod:`edgevoice.export.distil.start`
+so that keys and values can be kept as it streams; training and evaluation hear whole clips and see
+the same. Names of the parameters are what :mod:`edgevoice.export.distil.start`
 and :mod:`edgevoice.export.distil.graph` call them. Imports torch: never imported by edgevoice.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,21 @@ from torch.nn import functional
 
 from edgevoice.export.distil.fbank import BANDS, FLOOR
 from edgevoice.export.distil.plan import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which frames a frame sees: those of its own chunk, and some before that.
+
+    Attributes:
+        chunk: Frames of a chunk; at least a clip's frames: all of it is seen.
+        left: Frames before the chunk that are seen; whole chunks of them.
+        lengths: int64, [clips]: frames of each clip; what is behind them is seen by nobody.
+    """
+
+    chunk: int
+    left: int
+    lengths: Any
 
 
 class Layer(nn.Module):
@@ -31,12 +47,12 @@ class Layer(nn.Module):
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
-    def forward(self, x: Any, mask: Any) -> Any:
-        """Return the layer's output for ``x`` [n, frames, width] under ``mask`` [n, 1, t, t]."""
+    def forward(self, x: Any, view: View) -> Any:
+        """Return the layer's output for ``x`` [n, frames, width]; ``view`` is who sees whom."""
         count, frames, width = x.shape
         split = self.qkv(self.ln1(x)).view(count, frames, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        seen = _attend(query, key, value, view)
         x = x + self.out(seen.transpose(1, 2).reshape(count, frames, width))
         return x + self.fc2(functional.gelu(self.fc1(self.ln2(x))))
 
@@ -55,25 +71,25 @@ class Recogniser(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(shape.width, len(shape.tokens))
 
-    def encode(self, features: Any, mask: Any, offsets: Any) -> Any:
+    def encode(self, features: Any, view: View, offsets: Any) -> Any:
         """Return what Whisper's layers make of ``features`` [n, 2 t + 3, 80]."""
         x = (features.clamp(min=FLOOR) - self.mean).transpose(1, 2)
         x = functional.gelu(self.conv2(functional.gelu(self.conv1(x)))).transpose(1, 2)
         frames = torch.arange(x.shape[1], device=x.device)
         x = x + self.positions[(offsets[:, None] + frames) % self.shape.positions]
         for layer in self.layers[: self.shape.layers - self.shape.new_layers]:
-            x = layer(x, mask)
+            x = layer(x, view)
         return x
 
-    def scores(self, x: Any, mask: Any) -> Any:
+    def scores(self, x: Any, view: View) -> Any:
         """Return the scores (logits) of what :meth:`encode` made, [n, t, tokens]."""
         for layer in self.layers[self.shape.layers - self.shape.new_layers :]:
-            x = layer(x, mask)
+            x = layer(x, view)
         return self.head(self.norm(x))
 
-    def forward(self, features: Any, mask: Any, offsets: Any) -> Any:
+    def forward(self, features: Any, view: View, offsets: Any) -> Any:
         """Return the scores of ``features``."""
-        return self.scores(self.encode(features, mask, offsets), mask)
+        return self.scores(self.encode(features, view, offsets), view)
 
 
 def output_frames(features: Any) -> Any:
@@ -81,11 +97,29 @@ def output_frames(features: Any) -> Any:
     return (features - 3) // 2
 
 
-def chunk_mask(frames: int, lengths: Any, chunk: int, left: int) -> Any:
-    """Return which frame may see which, bool, [clips, 1, frames, frames]: its own chunk, and
-    ``left`` frames before that, of its clip's ``lengths``; padding sees itself."""
-    at = torch.arange(frames, device=lengths.device)
-    begin = at // chunk * chunk
-    seen = (at < begin[:, None] + chunk) & (at >= begin[:, None] - left)
-    seen = seen & (at < lengths[:, None, None])
-    return (seen | torch.eye(frames, dtype=torch.bool, device=lengths.device))[:, None]
+def _attend(query: Any, key: Any, value: Any, view: View) -> Any:
+    """Return the attention's output, all [n, heads, frames, width].
+
+    Chunk by chunk against the keys that it sees: the product of all frames with all is three times
+    as large for clips of 15 s, and torch's fused kernel on a CPU took half of a training's time.
+    """
+    count, heads, frames, width = query.shape
+    chunk = min(view.chunk, frames)
+    blocks = -(-frames // chunk)
+    before = min(view.left // chunk, blocks - 1)  # chunks of context
+    behind = blocks * chunk - frames
+
+    def windows(x: Any) -> Any:  # [n, heads, blocks, (before + 1) chunk, width]
+        x = functional.pad(x, (0, 0, before * chunk, behind))
+        x = x.view(count, heads, before + blocks, chunk, width)
+        return torch.cat([x[:, :, at : at + blocks] for at in range(before + 1)], dim=3)
+
+    query = functional.pad(query, (0, 0, 0, behind)).view(count, heads, blocks, chunk, width)
+    at = torch.arange((before + 1) * chunk, device=query.device) - before * chunk
+    at = at + chunk * torch.arange(blocks, device=query.device)[:, None]
+    there = (at >= 0) & (at < view.lengths[:, None, None])
+    # Not infinitely low: a block of padding alone, which nobody reads, would be no number at all.
+    unseen = torch.where(there, 0.0, -1e4).to(query.dtype)[:, None, :, None]
+    scores = torch.matmul(query * width**-0.5, windows(key).transpose(-1, -2)) + unseen
+    seen = torch.matmul(scores.softmax(-1).to(value.dtype), windows(value))
+    return seen.reshape(count, heads, blocks * chunk, width)[:, :, :frames]

@@ -28,7 +28,7 @@ from edgevoice.errors import ArtifactError, ExportError
 from edgevoice.export.distil import evaluation, plan, rates, shards
 from edgevoice.export.distil.batches import Batch, Batches
 from edgevoice.export.distil.files import HEARD, PROGRESS, START, WEIGHTS
-from edgevoice.export.distil.model import Recogniser, chunk_mask, output_frames
+from edgevoice.export.distil.model import Recogniser, View, output_frames
 from edgevoice.export.distil.outliers import Losses
 from edgevoice.export.distil.plan import Plan
 from edgevoice.whole_file import write_whole
@@ -133,11 +133,10 @@ class Trainer:
         random = np.random.default_rng([self._plan.seed, 0x74, self._step])
         features = torch.from_numpy(batch.features).to(device)
         lengths = output_frames(torch.from_numpy(batch.frames).to(device))
-        frames = int(output_frames(features.shape[1]))
         sizes, shares = zip(*stage.chunks.items(), strict=True)
         chunk = int(random.choice([int(size) for size in sizes], p=np.array(shares) / sum(shares)))
         left = self._plan.shape.left if chunk < plan.WHOLE else plan.WHOLE
-        mask = chunk_mask(frames, lengths, chunk, left)
+        view = View(chunk, left, lengths)
         offsets = torch.zeros(len(lengths), dtype=torch.long, device=device)
         if random.random() >= stage.from_start:
             drawn = random.integers(0, self._plan.shape.positions, len(lengths))
@@ -145,8 +144,8 @@ class Trainer:
         self._model.train()
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             with torch.set_grad_enabled(stage.lower_rate > 0 or stage.upper_rate > 0):
-                encoded = self._model.encode(features, mask, offsets)
-            scores = self._model.scores(encoded, mask)
+                encoded = self._model.encode(features, view, offsets)
+            scores = self._model.scores(encoded, view)
         targets = torch.from_numpy(batch.targets).to(device)
         target_lengths = torch.from_numpy(batch.target_lengths).to(device)
         losses = functional.ctc_loss(
