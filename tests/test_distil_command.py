@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from ctranslate2_file import write_small_whisper
 
 from edgevoice import cli, manifest
 from edgevoice.audio.wav import write_wav
-from edgevoice.errors import ArtifactError, ConfigError, ExportError
+from edgevoice.errors import ArtifactError, ConfigError, ExportError, MissingDependencyError
 from edgevoice.export.distil import material, planning, preparing, shards, torch_side
+from edgevoice.export.distil import recordings as recordings_module
 from edgevoice.export.distil.distilling import Distiller, Request
 from edgevoice.progress import silent
 from edgevoice.stages import Transcript
@@ -217,9 +219,37 @@ def test_recordings_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
         taken(Hears(""), "none")
 
 
-def test_a_folder_without_wav_says_what_it_has(tmp_path: Path) -> None:
-    (tmp_path / "a.flac").write_bytes(b"fLaC")
-    with pytest.raises(ConfigError, match=r"has no \*.wav \(1 .flac\); convert the recordings"):
+def test_a_folder_without_recordings_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "a.amr").write_bytes(b"#!AMR")
+    with pytest.raises(ConfigError, match=r"has no recordings \(1 .amr\); they end in .wav, .flac"):
+        material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=print)
+
+
+def test_librispeechs_folders_are_read(tmp_path: Path) -> None:
+    chapter = tmp_path / "19" / "198"
+    chapter.mkdir(parents=True)
+    stereo = np.repeat(voice(0)[:, None], 2, axis=1)
+    soundfile.write(chapter / "19-198-0000.flac", stereo, RATE)
+    soundfile.write(chapter / "19-198-0001.ogg", voice(1), RATE)
+    (chapter / "._19-198-0001.ogg").write_bytes(b"a system's own")
+    (chapter / "19-198-0002.flac").write_bytes(b"fLaC")
+    (chapter / "19-198.trans.txt").write_text("19-198-0000 PACK MY BOX\n19-198-0001 JUDGE MY VOW\n")
+    said: list[str] = []
+    made = material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=said.append)
+    clips = list(shards.clips(made))
+    assert [clip.line.text for clip in clips] == ["pack my box", "judge my vow"], said
+    assert {clip.line.speaker for clip in clips} == {"198"}
+    heard = clips[0].samples().astype(np.float32) / 32768.0
+    assert np.abs(heard - recordings_module.read(chapter / "19-198-0000.flac")).max() < 1e-3
+    assert any("19-198-0002.flac cannot be read" in line for line in said)
+
+
+def test_without_soundfile_flac_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.flac", voice(0), RATE)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(MissingDependencyError, match=r"a.flac needs soundfile .*edgevoice\[export"):
         material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=print)
 
 

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="DIR",
-        help="*.wav with transcripts.tsv, or shards of the generator; several are all used",
+        help="recordings (wav, flac, ogg, mp3) with transcripts.tsv or *.trans.txt, or "
+        "shards of the generator; several are all used",
     )
     parser.add_argument(
         "--work", type=Path, required=True, metavar="DIR", help="the training's folder, kept"

@@ -1,7 +1,7 @@
 """The user's speech as shards: recordings with their words, or with words that a recogniser writes.
 
-A folder is either shards already (what :mod:`edgevoice.export.distil.generate` makes) or `*.wav`
-with `transcripts.tsv` (``file<TAB>words``). With a recogniser to label with, recordings without
+A folder is either shards already (what :mod:`edgevoice.export.distil.generate` makes) or recordings
+(:mod:`edgevoice.export.distil.recordings`). With a recogniser to label with, recordings without
 words get its words, and words that have little to do with what it hears are dropped. Owns what is
 taken and what is left out, and saying so.
 """
@@ -14,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.errors import AudioError, ConfigError
 from edgevoice.export import words
 from edgevoice.export.calibration import TRANSCRIPTS
-from edgevoice.export.distil import shards
+from edgevoice.export.distil import recordings, shards
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Line
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, Int16, to_int16
@@ -47,25 +45,14 @@ def as_shards(
     Raises:
         ConfigError: There is no folder, no recording, or nothing that can be used.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"no such folder: {folder}; --speech takes recordings or shards")
     if any(folder.glob("*.pcm")):
         return folder
-    recordings = sorted(folder.glob("*.wav"))
-    if not recordings:
-        others = Counter(path.suffix for path in folder.iterdir() if path.is_file())
-        found = ", ".join(
-            f"{n} {suffix or 'without suffix'}" for suffix, n in others.most_common(3)
-        )
-        raise ConfigError(
-            f"{folder} has no *.wav ({found or 'it is empty'}); convert the recordings, for "
-            "example: sox in.flac -r 16000 -c 1 out.wav"
-        )
+    found = recordings.find(folder)
     out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
     pending: list[tuple[Int16, Line]] = []
     number = taken = 0
-    for clip in _usable(folder, recordings, label_with, left_out, say):
+    for clip in _usable(folder, found, label_with, left_out, say):
         pending.append(clip)
         taken += 1
         if len(pending) == _SHARD_CLIPS:
@@ -75,7 +62,7 @@ def as_shards(
         shards.write(out, number, pending)
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common())
     if not taken:
-        raise ConfigError(f"{folder}: none of {len(recordings)} recordings can be used: {reasons}")
+        raise ConfigError(f"{folder}: none of {len(found)} recordings can be used: {reasons}")
     if reasons:
         say(f"{folder}: {taken} recordings taken, left out: {reasons}")
     return out
@@ -83,15 +70,15 @@ def as_shards(
 
 def _usable(
     folder: Path,
-    recordings: list[Path],
+    found: list[Path],
     label_with: RecogniserModel | None,
     left_out: Counter[str],
     say: Callable[[str], object],
 ) -> Iterator[tuple[Int16, Line]]:
-    written = _transcripts(folder)
-    for path in recordings:
+    written = recordings.words(folder)
+    for path in found:
         try:
-            samples = resample(*read_wav(path), SAMPLE_RATE_HZ)
+            samples = recordings.read(path)
         except AudioError as error:
             say(str(error))
             left_out["that cannot be read"] += 1
@@ -111,19 +98,7 @@ def _usable(
         if why:
             left_out[why] += 1
             continue
-        yield to_int16(samples), Line(0, 0, text, folder.name, path.name, "the user's")
-
-
-def _transcripts(folder: Path) -> dict[str, str]:
-    table = folder / TRANSCRIPTS
-    if not table.is_file():
-        return {}
-    try:
-        lines = table.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{table} is not UTF-8 text: {error}") from error
-    pairs = (line.partition("\t") for line in lines)
-    return {Path(name).stem: text for name, _, text in pairs}
+        yield to_int16(samples), Line(0, 0, text, path.parent.name, path.name, "the user's")
 
 
 def _unfit(samples: Float32) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgevoice.export.distil import corpus, preparing
+from edgevoice.export.distil import corpus, preparing, recordings
 from edgevoice.export.distil.distilling import Request, stages_of
 from edgevoice.export.distil.plan import FRAME_MS
 from edgevoice.export.families.whisper_weights import Sizes
@@ -58,7 +58,6 @@ def encoder_parameters(sizes: Sizes, new_layers: int) -> int:
 
 
 def _speech(folder: Path) -> str:
-    recordings = len(list(folder.glob("*.wav")))
-    if recordings:
-        return f"{folder}: {recordings} recordings, read when it begins"
-    return f"{folder}: {corpus.read([folder], ()).summary()}"
+    if any(folder.glob("*.pcm")):
+        return f"{folder}: {corpus.read([folder], ()).summary()}"
+    return f"{folder}: {len(recordings.find(folder))} recordings, read when it begins"
