@@ -12,6 +12,9 @@ _ALIKE = 0.7
 def echo_similarity(heard: Sequence[str], said: Sequence[str]) -> float:
     """Return the share (0 to 1) of the words ``heard`` that the agent says, in the same order.
 
+    Words count by their letters: an agent that speaks says "in" and "the" all the time, and a
+    user's "in the moment" (which was "wait a moment") is not its echo for that.
+
     Args:
         heard: Words of the speech over the agent, as :func:`edgevoice.phrases.words` gives them.
         said: The agent's words around the playback position.
@@ -23,15 +26,15 @@ def echo_similarity(heard: Sequence[str], said: Sequence[str]) -> float:
     """
     if not heard or not said:
         return 0.0
-    # Longest common subsequence, one row at a time.
+    # The heaviest common subsequence, one row at a time.
     row = [0] * (len(said) + 1)
     for word in heard:
         above = row
         row = [0]
         for index, other in enumerate(said):
-            match = above[index] + 1 if _alike(word, other) else 0
+            match = above[index] + (min(len(word), len(other)) if _alike(word, other) else 0)
             row.append(max(match, row[index], above[index + 1]))
-    return row[-1] / len(heard)
+    return row[-1] / sum(map(len, heard))
 
 
 def _alike(one: str, other: str) -> bool:

@@ -211,6 +211,18 @@ def test_verdicts() -> None:
     assert verdict("yes", "shall I go on?", 5000.0) is Verdict.BACKCHANNEL
 
 
+def test_a_user_who_is_misheard_is_no_echo() -> None:
+    said = "bread rises in the morning"
+    # Function words are in everything that an agent says; fuzzy likeness counts as far as it goes.
+    assert verdict("in the moment", said, overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
+    assert verdict("the mornings", said, overlap=Overlap(0.0, 800.0)) is Verdict.ECHO
+    # What is far louder than the echo is one only where it says what the agent says.
+    loud = Overlap(0.0, 800.0, echo_margin_db=30.0)
+    assert verdict("morning in the kitchen", "in the kitchen", overlap=loud) is Verdict.INTERRUPTION
+    assert verdict("morning in the kitchen", "in the kitchen") is Verdict.ECHO
+    assert verdict("in the kitchen", "in the kitchen", overlap=loud) is Verdict.ECHO
+
+
 def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
     going_on = Overlap(0.0, 400.0)
     assert verdict("ye", overlap=going_on) is Verdict.UNCLEAR
@@ -248,9 +260,9 @@ def test_a_short_word_that_is_no_wish_is_let_go_unless_the_agent_asked() -> None
 def test_loudness_and_voice_are_evidence_where_they_are_known() -> None:
     quiet = Overlap(0.0, 500.0, end_ms=500.0, echo_margin_db=-3.0)
     loud = Overlap(0.0, 500.0, end_ms=500.0, echo_margin_db=12.0)
-    # Half of the words are the agent's: an echo if it is as loud as one.
-    assert verdict("France no wait Paris", overlap=quiet) is Verdict.ECHO
-    assert verdict("France no wait Paris", overlap=loud) is Verdict.INTERRUPTION
+    # Half of the letters are in the agent's words: an echo if it is as loud as one.
+    assert verdict("no wait Paris", overlap=quiet) is Verdict.ECHO
+    assert verdict("no wait Paris", overlap=loud) is Verdict.INTERRUPTION
     stranger = Overlap(0.0, 500.0, end_ms=500.0, speaker_similarity=0.1)
     owner = Overlap(0.0, 500.0, end_ms=500.0, speaker_similarity=0.6)
     assert verdict("stop it", overlap=stranger) is Verdict.OTHER_VOICE
