@@ -113,7 +113,11 @@ class LanguageModelSettings:
 
     model: str = setting("smollm2-135m-instruct-q4_1", "catalogue name or path of a GGUF")
     threads: int = setting(
-        0, "threads of prefill and decode; 0 is one for every core but one", low=0, high=64
+        0,
+        "threads of prefill and decode; 0 is one for every core but one, and both of two cores "
+        "while other processes leave one idle",
+        low=0,
+        high=64,
     )
     cores: str = setting("", _CORES_DOC)
     providers: tuple[str, ...] = setting(

@@ -6,10 +6,14 @@ clocks and capacities are the chips'.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgevoice.devices.root import Root
+from edgevoice.spare_core import SpareCore
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 A53 = "fp asimd evtstrm crc32 cpuid"
 A76 = (
@@ -131,3 +135,38 @@ def x86(folder: Path, flags: str = X86) -> Root:
     for number in range(2):
         files[f"sys/devices/system/cpu/cpu{number}/topology/core_id"] = f"{number}\n"
     return plant(folder, files)
+
+
+class TwoCores:
+    """A machine of two cores, whose time and counters the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.own_s = 0.0
+        self.busy_s = [0.0, 0.0]
+        self.field = 0
+        self.tells = True
+
+    def stat(self) -> str:
+        if not self.tells:
+            return ""
+        lines = ["cpu  1 2 3 4 5 6 7 8 9 9"]
+        for core, busy_s in enumerate(self.busy_s):
+            # user nice system idle iowait irq softirq steal guest guest_nice
+            fields = [7, 7, 7, round(self.now_s * TICKS_A_SECOND), 1000, 7, 7, 7, 999, 999]
+            fields[self.field] += round(busy_s * TICKS_A_SECOND)
+            lines.append(f"cpu{core} {' '.join(map(str, fields))}")
+        lines += ["cpu10 " + " ".join("9" * 10), "intr 1 2 3", "ctxt 5", ""]
+        return "\n".join(lines)
+
+    def spare(self, *cores: int) -> SpareCore:
+        return SpareCore(
+            frozenset(cores or (0, 1)), self.stat, lambda: self.own_s, lambda: self.now_s
+        )
+
+    def pass_time(self, seconds: float, *, own: float = 0.0, others: float = 0.0) -> None:
+        """Let time pass; ``own`` and ``others`` are shares of one core."""
+        self.now_s += seconds
+        self.own_s += own * seconds
+        self.busy_s[0] += own * seconds
+        self.busy_s[1] += others * seconds

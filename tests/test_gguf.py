@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from machines import TwoCores
 
 from edgevoice import manifest
 from edgevoice.engines import gguf, gguf_file
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.language_model import probe_load
+from edgevoice.engines.llama_library import llama_cpp
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Message
@@ -190,3 +193,27 @@ def test_a_truncated_model(file: Path, tmp_path: Path, kept: float) -> None:
         gguf_file.read_header(short)
     with pytest.raises(ArtifactError, match="truncated"):
         probe_load(short)
+
+
+def test_threads_follow_the_spare_core(weights: GgufWeights) -> None:
+    """What it writes stays what it is, whichever threads compute it."""
+    machine = TwoCores()
+    spare = machine.spare()
+    default = replace(SETTINGS, threads=0)
+    conversation = gguf.GgufConversation(weights, default, spare)
+    one = "".join(conversation.generate(FRANCE))
+    assert _threads(conversation) == 1
+    conversation.prefill([SYSTEM])
+    counts = set()
+    said = []
+    for number, piece in enumerate(conversation.generate(FRANCE)):
+        said.append(piece)
+        machine.pass_time(0.2, others=number % 2)
+        counts.add(_threads(conversation))
+    conversation.close()
+    assert "".join(said) == one
+    assert counts == {1, 2}
+
+
+def _threads(conversation: gguf.GgufConversation) -> int:
+    return int(llama_cpp.llama_n_threads(conversation._context))

@@ -32,7 +32,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "config",
             "progress",
         ),
-        *("affinity", "host", "native_memory", "report_style", "strict_table", "whole_file"),
+        *(
+            "affinity",
+            "host",
+            "spare_core",
+            "native_memory",
+            "report_style",
+            "strict_table",
+            "whole_file",
+        ),
     ),
     (
         *(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import codecs
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgevoice import host, manifest
+from edgevoice import host, manifest, spare_core
 from edgevoice.engines.gguf_weights import GgufWeights
 from edgevoice.engines.kept_prefix import (
     PREFILL_BATCH_TOKENS,
@@ -26,6 +26,7 @@ from edgevoice.engines.llama_library import last_error, llama_cpp
 from edgevoice.errors import ArtifactError, EngineError
 from edgevoice.frames import Float32
 from edgevoice.settings import LanguageModelSettings
+from edgevoice.spare_core import SpareCore
 
 PENALTY_WINDOW_TOKENS = 64
 
@@ -56,12 +57,13 @@ class GgufModel:
     def __init__(self, weights: GgufWeights, settings: LanguageModelSettings) -> None:
         self._weights = weights
         self._settings = settings
+        self._spare = spare_core.found(settings.threads, settings.cores)
         self._lock = threading.Lock()
         self._closed = False
 
     def open(self) -> GgufConversation:
         """Start a conversation; its context takes memory (28 MB at 2048 tokens of SmolLM2)."""
-        return GgufConversation(self._weights, self._settings)
+        return GgufConversation(self._weights, self._settings, self._spare)
 
     def close(self) -> None:
         """Free the weights once the last open conversation is closed too."""
@@ -72,13 +74,26 @@ class GgufModel:
 
 
 class GgufConversation(KeptPrefixConversation):
-    """One llama context."""
+    """One llama context.
 
-    def __init__(self, weights: GgufWeights, settings: LanguageModelSettings) -> None:
+    Args:
+        weights: What it runs on.
+        settings: Of the language model.
+        spare: The core that it may use beside its own while that is idle, if any.
+    """
+
+    def __init__(
+        self,
+        weights: GgufWeights,
+        settings: LanguageModelSettings,
+        spare: SpareCore | None = None,
+    ) -> None:
         context_tokens = min(settings.context_tokens, weights.trained_context_tokens)
         super().__init__(weights, settings, context_tokens)
         weights.retain()
         self._weights = weights
+        self._spare = spare
+        self._threads = host.threads(settings.threads)
         self._context: Any = _new_context(weights, settings, context_tokens)
         if not self._context:
             weights.release()
@@ -90,9 +105,12 @@ class GgufConversation(KeptPrefixConversation):
     def _evaluate(self, tokens: list[int]) -> None:
         # The batch points into this array and does not keep it alive.
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        status = llama_cpp.llama_decode(
-            self._context, llama_cpp.llama_batch_get_one(array, len(tokens))
-        )
+        batch = llama_cpp.llama_batch_get_one(array, len(tokens))
+        with self._spare.threads() if self._spare else nullcontext(self._threads) as threads:
+            if threads != self._threads:
+                llama_cpp.llama_set_n_threads(self._context, threads, threads)
+                self._threads = threads
+            status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
             read = len(self._kept)
             self._keep(0)
