@@ -100,8 +100,8 @@ class EndOfTurnSettings:
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
-        0.7,
-        "probability from which a turn surely is finished; the wait grows below it",
+        0.85,
+        "probability from which a turn surely is finished; the wait is longer below it",
         low=0.0,
         high=1.0,
     )
@@ -177,6 +177,9 @@ class TurnSettings:
     complete_wait_ms: float = setting(
         150.0, "silence after a turn that is surely over", low=100, high=3000
     )
+    likely_wait_ms: float = setting(
+        600.0, "silence after a turn that is more likely over than not", low=100, high=5000
+    )
     incomplete_wait_ms: float = setting(
         2000.0, "silence after a turn that surely is not", low=100, high=10000
     )
@@ -185,7 +188,8 @@ class TurnSettings:
     )
     adapt_wait_ms: float = setting(
         400.0,
-        "added to complete_wait_ms at most, for a speaker who pauses for long; 0 adapts nothing",
+        "added to complete_wait_ms and likely_wait_ms at most, for a speaker who pauses for long; "
+        "0 adapts nothing",
         low=0,
         high=2000,
     )

@@ -45,6 +45,7 @@ from edgevoice.turns import Phase, Rules, TurnState, step
 
 RULES = Rules(
     complete_wait_ms=250,
+    likely_wait_ms=400,
     incomplete_wait_ms=1200,
     unjudged_wait_ms=700,
     end_of_turn_threshold=0.5,
@@ -213,10 +214,11 @@ def test_without_a_budget_nothing_is_prepared_ahead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "wait_ms"), [(0.0, 1151), (0.25, 922), (0.4, 675), (0.5, 250), (1.0, 250)]
+    ("probability", "wait_ms"),
+    [(0.0, 1159), (0.25, 966), (0.4, 758), (0.5, 400), (0.8, 400), (0.81, 250), (1.0, 250)],
 )
 def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> None:
-    talk = Conversation()
+    talk = Conversation(replace(RULES, end_of_turn_threshold=0.805))
     talk.speech(0, 1000)
     talk.understood("i would like tea", probability=probability)
     talk.until(1000 + wait_ms - 1)
