@@ -138,6 +138,10 @@ def _grown(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
     """Let the speech be as long as it is at ``at_ms``: hold, and ask for words, when it is time."""
     over = replace(over, speech_ms=max(at_ms - over.onset_ms, 1.0))
     over = replace(over, echoing=over.echoing and below_echo(over.echo_margin_db, rules))
+    if over.unclear is not None:
+        verdict, evidence = judge(over, over.unclear, rules)
+        if verdict is Verdict.INTERRUPTION:
+            return _commit(state, over, {**evidence, "speech_ms": round(over.speech_ms, 1)}, rules)
     actions: list[Action] = []
     state = replace(state, over=over)
     far = is_background(over.loudness_db, rules)
@@ -202,8 +206,9 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
     if event.probe and not answered:
         return state, []
     # Of speech that goes on, the recogniser heard what there was when it was asked.
-    asked = replace(over, speech_ms=over.probed_ms) if answered and over.end_ms is None else over
-    verdict, evidence = judge(asked, event, rules)
+    goes_on = answered and over.end_ms is None
+    over = replace(over, heard_ms=over.probed_ms if goes_on else over.speech_ms)
+    verdict, evidence = judge(over, event, rules)
     evidence["speech_ms"] = round(over.speech_ms, 1)
     if verdict is Verdict.INTERRUPTION:
         return _commit(state, over, evidence, rules)
@@ -217,7 +222,8 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
             nodded = replace(over, probe=0, nod=evidence)
             return _timer(replace(state, over=nodded), [], over.end_ms + _NOD_MS)
         return _resume(state, over, verdict.value, evidence)
-    known = replace(over, heard=True, probe=0 if answered else over.probe)
+    unclear = event if verdict is Verdict.UNCLEAR else None
+    known = replace(over, heard=True, unclear=unclear, probe=0 if answered else over.probe)
     if not answered:
         return replace(state, over=known), []
     # Speech has grown while the recogniser was busy.

@@ -27,10 +27,17 @@ BRIEF_MS = 416.0
 """Speech of which less was heard is not trusted: cut at 320 ms, "yeah" became "You" and "I see"
 "Bye!"."""
 
-_NOD_LASTS_MS = 720.0
-"""Speech that lasts longer is no nod, whatever was heard. In what is shorter there must be a word
-that wants something: of 150 nods of ten of Kokoro's voices Whisper made "Yack", "God it.", "Amen."
-and the like so often that without this bound every second one stopped the agent; with it, 14 do."""
+_NOD_LASTS_MS = 768.0
+"""Speech that lasts longer is no nod, whatever was heard before. In what is shorter there must be a
+word that wants something: of 150 nods of ten of Kokoro's voices Whisper made "Yack", "God it.",
+"Amen." and the like so often that without this bound every second one stopped the agent; with it,
+13 do. How long speech lasts is known at once, and needs no decode: waiting for one of so much sound
+stopped for 14 with a bound of 720 ms, and for the slowest tenth of 25 interruptions 120 ms later.
+
+Nothing was found that tells sooner. A dozen features of loudness and spectrum, of the first 550 ms
+of 311 sentences and of the 154 nods that are not over by then, tell 27 % of the sentences where
+one of those nods in twenty is taken for one. To trust words on which two decodes agree lets 8 more
+nods stop the agent."""
 
 _WORDY_MS = 480.0
 _WORDY = 3
@@ -68,6 +75,8 @@ class Overlap:
         probe: Number of the question to the recogniser that is open, 0 for none.
         probed_ms: Speech length at which it was asked.
         probe_at_ms: Speech length at which it is asked next.
+        heard_ms: Speech length up to which the judged words were heard; None for all of it.
+        unclear: The newest words, where only its length will say whether they are for the agent.
         passed: It was taken for noise while it went on, and the agent speaks over it.
         echoing: The sound is no louder than the agent's echo may be; words alone count.
         echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
@@ -86,6 +95,8 @@ class Overlap:
     probe: int = 0
     probed_ms: float = 0.0
     probe_at_ms: float = 0.0
+    heard_ms: float | None = None
+    unclear: OverlapHeard | None = None
     passed: bool = False
     echoing: bool = False
     echo_margin_db: float | None = None
@@ -148,8 +159,7 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
         return Verdict.BACKCHANNEL, evidence
     if _is_hummed(found, overlap, rules) and not asks(heard, rules):
         return Verdict.UNCLEAR if overlap.end_ms is None else Verdict.BACKCHANNEL, evidence
-    lasts_ms = _lasts_ms(found, rules) if said else BRIEF_MS  # nobody nods to an agent in thought
-    if _is_brief(found, overlap, lasts_ms, rules) and not asks(heard, rules):
+    if _is_brief(found, overlap, rules, over_voice=bool(said)) and not asks(heard, rules):
         return Verdict.UNCLEAR, evidence
     return Verdict.INTERRUPTION, evidence
 
@@ -170,11 +180,14 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
     return finishing and heard.said.rstrip("\"'”’»)] ")[-1:] in ("?", "？")
 
 
-def _is_brief(found: tuple[str, ...], overlap: Overlap, lasts_ms: float, rules: Rules) -> bool:
+def _is_brief(found: tuple[str, ...], overlap: Overlap, rules: Rules, *, over_voice: bool) -> bool:
+    heard_ms = overlap.speech_ms if overlap.heard_ms is None else overlap.heard_ms
     if rules.phrases.stops_agent(found):
         half_heard = overlap.end_ms is None and rules.phrases.begins_backchannel(found)
-        return half_heard and overlap.speech_ms < BRIEF_MS
-    return overlap.speech_ms < lasts_ms
+        return half_heard and heard_ms < BRIEF_MS
+    if not over_voice:  # Nobody nods to an agent in thought.
+        return heard_ms < BRIEF_MS
+    return overlap.speech_ms < _lasts_ms(found, rules)
 
 
 def _lasts_ms(found: tuple[str, ...], rules: Rules) -> float:

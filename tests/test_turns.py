@@ -357,6 +357,47 @@ def test_a_nod_may_be_the_first_word_of_a_wish() -> None:
     assert talk.decisions[-1] == "interrupted"
 
 
+def goes_on(talk: Conversation, onset_ms: float, until_ms: float) -> None:
+    """Let speech go on to ``until_ms``, as the VAD tells it."""
+    while talk.now_ms + 32 <= until_ms:
+        talk.until(talk.now_ms + 32)
+        if talk.state.over is None:
+            return
+        talk.send(SpeechContinued(talk.now_ms, talk.now_ms - onset_ms))
+
+
+def test_speech_that_outlasts_a_nod_needs_no_second_hearing() -> None:
+    talk = speaking()
+    talk.until(3064)
+    talk.send(SpeechStarted(3064, 3000))
+    goes_on(talk, 3000, 3450)
+    talk.send(OverlapHeard(3450, talk.state.probe, "He was", "a dog and a cat", 5000.0))
+    assert talk.state.phase is Phase.HELD
+    goes_on(talk, 3000, 3760)
+    assert talk.state.phase is Phase.HELD
+    goes_on(talk, 3000, 3810)
+    assert talk.state.phase is Phase.USER_SPEAKING
+    assert talk.decisions[-1] == "interrupted"
+
+
+def test_three_words_need_less_and_a_nod_or_nothing_behind_them_needs_more() -> None:
+    for later, ends in (("He was not", True), ("Okay", False), ("", False)):
+        talk = speaking()
+        talk.until(3064)
+        talk.send(SpeechStarted(3064, 3000))
+        goes_on(talk, 3000, 3400)
+        talk.send(OverlapHeard(3400, talk.state.probe, "He was", "a dog and a cat", 5000.0))
+        goes_on(talk, 3000, 3440)
+        talk.send(OverlapHeard(3440, talk.state.probe, later, "a dog and a cat", 5000.0))
+        assert talk.state.phase is Phase.HELD
+        goes_on(talk, 3000, 3500)
+        assert (talk.state.phase is Phase.USER_SPEAKING) is ends
+        if not ends:
+            # The newest words count, and the long bound is for words that may be a wish.
+            goes_on(talk, 3000, 3900)
+            assert talk.state.phase is Phase.HELD
+
+
 def test_speech_that_begins_as_the_agent_ends_is_a_turn() -> None:
     talk = speaking()
     talk.until(3000)
