@@ -100,7 +100,7 @@ class EndOfTurnSettings:
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
-        0.85,
+        0.7,
         "probability from which a turn surely is finished; the wait is longer below it",
         low=0.0,
         high=1.0,
@@ -178,7 +178,7 @@ class TurnSettings:
         150.0, "silence after a turn that is surely over", low=100, high=3000
     )
     likely_wait_ms: float = setting(
-        600.0, "silence after a turn that is more likely over than not", low=100, high=5000
+        550.0, "silence after a turn that is likely over", low=100, high=5000
     )
     incomplete_wait_ms: float = setting(
         2000.0, "silence after a turn that surely is not", low=100, high=10000
