@@ -50,8 +50,9 @@ _LINGER_MS = 200.0
 """A voice stays turned down for so long behind speech that was too brief to hold it: "stop" is an
 "s", 100 ms of closure, and "top", and would turn it down, up and down again."""
 
-_NOD_MS = 250.0
-"""Silence behind a nod before the agent goes on: "okay" may be the first word of a wish."""
+_GOES_ON_MS = {Verdict.BACKCHANNEL: 250.0, Verdict.UNCLEAR: 350.0}
+"""Silence behind it before the agent goes on: "okay" may be the first word of a wish, and so may
+be what was heard as "stuff" (please) and "build on" (, I have another question)."""
 
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
@@ -110,7 +111,7 @@ def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
     over = state.over
     if over is not None and over.end_ms is not None:
         # It goes on before it was decided what it is: one overlap, one decision, one deadline.
-        goes_on = replace(over, end_ms=None, probe=0, passed=False, nod=None)
+        goes_on = replace(over, end_ms=None, probe=0, passed=False, quiet=None)
         grown, actions = _grown(state, goes_on, at_ms, rules)
         return _timer(grown, actions, over.deadline_ms) if over.held else (grown, actions)
     if over is None:
@@ -218,9 +219,12 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
         if not over.held:
             # The agent has gone on meanwhile, rightly.
             return replace(state, over=None), [ForgetUtterance(over.end_ms)]
-        if verdict is Verdict.BACKCHANNEL and event.at_ms < over.end_ms + _NOD_MS:
-            nodded = replace(over, probe=0, nod=evidence)
-            return _timer(replace(state, over=nodded), [], over.end_ms + _NOD_MS)
+        until_ms = over.end_ms + _GOES_ON_MS.get(verdict, 0.0)
+        if event.at_ms < until_ms:
+            unclear = event if verdict is Verdict.UNCLEAR else None
+            evidence["reason"] = verdict.value
+            waits = replace(over, probe=0, unclear=unclear, quiet=evidence)
+            return _timer(replace(state, over=waits), [], until_ms)
         return _resume(state, over, verdict.value, evidence)
     unclear = event if verdict is Verdict.UNCLEAR else None
     known = replace(over, heard=True, unclear=unclear, probe=0 if answered else over.probe)
@@ -233,8 +237,9 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
 
 def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
     """End a hold in which no words have come."""
-    if over.nod is not None:
-        return _resume(state, over, Verdict.BACKCHANNEL.value, over.nod)
+    if over.quiet is not None:
+        reason = str(over.quiet["reason"])
+        return _resume(state, over, reason, over.quiet)
     evidence: Evidence = {"speech_ms": round(over.speech_ms, 1)}
     if over.end_ms is not None:
         return _resume(state, over, NO_ANSWER, evidence)

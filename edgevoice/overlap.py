@@ -82,7 +82,7 @@ class Overlap:
         echo_margin_db: See :class:`edgevoice.events.SpeechContinued`; the largest so far.
         speaker_similarity: Likewise; the newest.
         loudness_db: Likewise; the newest.
-        nod: It was a nod, by this evidence; the agent goes on unless more follows.
+        quiet: It was a nod or unclear, by this evidence; the agent goes on unless more follows.
     """
 
     onset_ms: float
@@ -102,7 +102,7 @@ class Overlap:
     echo_margin_db: float | None = None
     speaker_similarity: float | None = None
     loudness_db: float | None = None
-    nod: Evidence | None = None
+    quiet: Evidence | None = None
 
 
 class Verdict(StrEnum):

@@ -357,6 +357,32 @@ def test_a_nod_may_be_the_first_word_of_a_wish() -> None:
     assert talk.decisions[-1] == "interrupted"
 
 
+def test_a_word_that_was_unclear_may_be_the_first_of_a_wish() -> None:
+    """A "stop" that was heard as "stuff", and "please" 250 ms behind it, are one wish."""
+    talk = speaking()
+    talk.speech(3000, 3400)
+    unclear = OverlapHeard(3550, talk.state.probe, "stuff", "a dog and a cat", 5000.0)
+    talk.send(unclear)
+    talk.until(3714)
+    assert talk.state.phase is Phase.HELD
+    talk.send(SpeechStarted(3714, 3650))
+    talk.send(SpeechContinued(3780, 780))
+    assert talk.decisions[-1] == "interrupted"
+    assert talk.asked(ResumeAnswer) == []
+
+
+def test_the_agent_goes_on_a_moment_after_what_stays_unclear() -> None:
+    talk = speaking()
+    talk.speech(3000, 3400)
+    talk.send(OverlapHeard(3550, talk.state.probe, "stuff", "a dog and a cat", 5000.0))
+    talk.until(3740)
+    assert talk.state.phase is Phase.HELD
+    talk.until(3760)
+    assert talk.state.phase is Phase.SPEAKING
+    resumed = [a for a in talk.actions if isinstance(a, Announce)][-1]
+    assert (resumed.decision, resumed.evidence["reason"]) == ("resumed", "unclear")
+
+
 def goes_on(talk: Conversation, onset_ms: float, until_ms: float) -> None:
     """Let speech go on to ``until_ms``, as the VAD tells it."""
     while talk.now_ms + 32 <= until_ms:
