@@ -1,0 +1,90 @@
+"""Graphs of words over letters: what `*lexicon.npz` holds.
+
+Nodes 0 to ``roots`` - 1 stand between words, node 0 at an utterance's start; the others stand
+inside words. Arcs carry a token of the pack's tokens.txt (1 is the space), or :data:`EPSILON`
+where a root falls back to a shorter history or begins an unknown word. Owns the file; what becomes
+of it is :mod:`edgevoice.engines.ctc_topology`'s business.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevoice.errors import ArtifactError
+
+COSTS_PER_NAT = 8
+EPSILON = 0
+"""Takes no sound. Number 0 is the blank, which no word is spelled with."""
+FILE = "lexicon.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """The graph.
+
+    Attributes:
+        roots: Nodes that stand between words.
+        first: int64 ``[nodes + 1]``: where a node's arcs begin.
+        label: int32 ``[arcs]``.
+        cost: int32 ``[arcs]``: negative logarithms, :data:`COSTS_PER_NAT` a nat.
+        target: int64 ``[arcs]``.
+    """
+
+    roots: int
+    first: NDArray[np.int64]
+    label: NDArray[np.int32]
+    cost: NDArray[np.int32]
+    target: NDArray[np.int64]
+
+    @property
+    def nodes(self) -> int:
+        """How many there are."""
+        return len(self.first) - 1
+
+
+def write(lexicon: Lexicon, path: Path) -> None:
+    """Write ``lexicon``, compressed."""
+    # Differences compress better: an arc often leads to the node that was made just before.
+    source = np.repeat(np.arange(lexicon.nodes), np.diff(lexicon.first))
+    np.savez_compressed(
+        path,
+        roots=np.int64(lexicon.roots),
+        arcs=np.diff(lexicon.first).astype(np.int32),
+        label=lexicon.label.astype(np.uint8),
+        cost=lexicon.cost.astype(np.int16),
+        target=(lexicon.target - source).astype(np.int32),
+    )
+
+
+def read(path: Path) -> Lexicon:
+    """Read a file that :func:`write` wrote.
+
+    Raises:
+        ArtifactError: It is none, or is damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            arcs = stored["arcs"].astype(np.int64)
+            found = Lexicon(
+                roots=int(stored["roots"]),
+                first=np.concatenate([[0], np.cumsum(arcs)]).astype(np.int64),
+                label=stored["label"].astype(np.int32),
+                cost=stored["cost"].astype(np.int32),
+                target=stored["target"] + np.repeat(np.arange(len(arcs)), arcs),
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} is no lexicon: {error}; pull or export it again") from error
+    if not (
+        0 < found.roots <= found.nodes
+        and found.first[-1] == len(found.label) == len(found.cost) == len(found.target)
+        and len(found.target)
+        and 0 <= found.target.min()
+        and found.target.max() < found.nodes
+    ):
+        raise ArtifactError(f"{path} is a damaged lexicon; pull or export it again")
+    return found
