@@ -88,6 +88,9 @@ class RecogniserSettings:
     )
     hotwords: str = setting("", "file with one phrase a line for transducer packs; '' for none")
     hotwords_score: float = setting(1.5, "boost of each hotword token", low=0, high=10)
+    words: tuple[str, ...] = setting(
+        (), "words and names of yours that a streaming pack with a lexicon is to expect"
+    )
 
 
 @dataclass(frozen=True, slots=True)

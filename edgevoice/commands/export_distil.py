@@ -55,6 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARTIFACT",
         help="installed recogniser: writes down recordings without words, drops wrong transcripts",
     )
+    parser.add_argument(
+        "--graph-text",
+        action="append",
+        default=[],
+        metavar="FILE[=WEIGHT]",
+        help="text to learn words from, which it then decodes; 'requests' for edgevoice's own",
+    )
+    parser.add_argument(
+        "--graph-names",
+        type=Path,
+        metavar="FILE",
+        help="list of words; unknown words are spelled like those of it that the texts lack",
+    )
     parser.add_argument("--chunk-ms", type=float, default=640.0, help="default: 640")
     parser.add_argument("--left-ms", type=float, default=3840.0, help="context; default: 3840")
     parser.add_argument(
@@ -94,7 +107,9 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
 
     Raises:
         ArtifactError: The recogniser to label with is not installed.
+        ConfigError: A text is not there, or its weight is none.
     """
+    from edgevoice.export.distil import lexicon_making
     from edgevoice.export.distil.distilling import Request
     from edgevoice.store import Store
 
@@ -117,4 +132,6 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
         threads=threads,
         seed=parsed.seed,
         allow_pickle=parsed.allow_pickle,
+        graph_texts=tuple(lexicon_making.parse(text) for text in parsed.graph_text),
+        graph_names=parsed.graph_names,
     )

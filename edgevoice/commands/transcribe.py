@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgevoice.commands.printing import warn_of_provider
 from edgevoice.devices import defaults
-from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError
-from edgevoice.settings import Settings
+from edgevoice.errors import EXIT_FAILURE, EXIT_OK, AudioError, ConfigError
+from edgevoice.settings import RecogniserSettings, Settings
 
 if TYPE_CHECKING:
     from edgevoice.engines.silero_vad import SileroVadModel
@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", metavar="NAME", help="recogniser artifact (default: recogniser.model)"
     )
+    parser.add_argument(
+        "--boost",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="a word or name to expect beside recogniser.words; streaming packs with a lexicon",
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -69,6 +76,8 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.engine:
         chosen = replace(chosen, model=parsed.engine)
     store = Store.default()
+    if parsed.boost:
+        chosen = _boosted(chosen, store.path(chosen.model), parsed.boost)
     vad = load_vad(store.path(settings.vad.model), settings.vad)
     model = load_recogniser(store.path(chosen.model), chosen)
     warn_of_provider("vad", vad)
@@ -86,6 +95,18 @@ def run(parsed: argparse.Namespace) -> int:
         _show(path, heard, parsed)
     model.close()
     return EXIT_FAILURE if failed else EXIT_OK
+
+
+def _boosted(settings: RecogniserSettings, folder: Path, boost: list[str]) -> RecogniserSettings:
+    from edgevoice import manifest
+    from edgevoice.engines.sherpa_online_packs import takes_words
+
+    if not takes_words(manifest.read(folder)):
+        raise ConfigError(
+            f"--boost {boost[0]}: {settings.model!r} has no lexicon and takes no words; choose a "
+            "streaming pack that has one with --engine"
+        )
+    return replace(settings, words=(*settings.words, *boost))
 
 
 def transcribe(

@@ -48,6 +48,11 @@ def plain_file(folder: Path, manifest: Manifest, suffix: str) -> str:
     return str(_only(folder, manifest, "", (suffix,)))
 
 
+def has_file(manifest: Manifest, suffix: str) -> bool:
+    """Say whether ``manifest`` names a file whose name ends with ``suffix``."""
+    return any(file.path.endswith(suffix) for file in manifest.files)
+
+
 def engine_value(manifest: Manifest, key: str, default: T) -> T:
     """Return ``manifest.engine[key]`` (of the type of ``default``), or ``default``.
 

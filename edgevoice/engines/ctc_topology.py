@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgevoice.engines.lexicon import COSTS_PER_NAT, EPSILON, Lexicon
 
-_BLANK, _SPACE = 0, 1
+_BLANK = 0
 _MAGIC = 2125659606
 _VERSION = 2  # states and arcs follow each other without padding
 _EXPANDED = 0x1
@@ -32,23 +32,6 @@ _STATE = np.dtype(
 )
 _ARC = np.dtype([("in", "<i4"), ("out", "<i4"), ("weight", "<f4"), ("target", "<i4")])
 _Numbers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """What costs are weighed with; the scores of sound count once.
-
-    Attributes:
-        language: Factor of the lexicon's costs.
-        word: Nats for each word.
-        blank: Nats for each frame of blank.
-        unfinished: Nats for ending inside a word.
-    """
-
-    language: float = 1.0
-    word: float = 0.0
-    blank: float = 0.0
-    unfinished: float = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +45,13 @@ class Graph:
     target: _Numbers
 
 
-def expand(lexicon: Lexicon, scales: Scales) -> Graph:
-    """Return the graph of ``lexicon`` for a CTC recogniser."""
+def expand(lexicon: Lexicon) -> Graph:
+    """Return the graph of ``lexicon`` for a CTC recogniser whose blank is token 0."""
+    scales, space = lexicon.scales, lexicon.space
     source = np.repeat(np.arange(lexicon.nodes), np.diff(lexicon.first))
     label, target = lexicon.label.astype(np.int64), lexicon.target
     weight = lexicon.cost * np.float32(scales.language / COSTS_PER_NAT)
-    weight = weight + np.where(label == _SPACE, np.float32(scales.word), np.float32(0))
+    weight = weight + np.where(label == space, np.float32(scales.word), np.float32(0))
     inner = lexicon.nodes - lexicon.roots
     # States: roots; inner nodes behind a blank; inner nodes behind a letter.
     into = (target >= lexicon.roots) & (label != EPSILON)
@@ -91,13 +75,13 @@ def expand(lexicon: Lexicon, scales: Scales) -> Graph:
         (behind_letter, np.full(len(pairs), _BLANK + 1), np.full(len(pairs), blank), node_of),
         (inside, np.full(inner, _BLANK + 1), np.full(inner, blank), inside),
         (roots, np.full(len(roots), _BLANK + 1), np.full(len(roots), blank), roots),
-        (roots, np.full(len(roots), _SPACE + 1), np.zeros(len(roots)), roots),
+        (roots, np.full(len(roots), space + 1), np.zeros(len(roots)), roots),
     ]
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(joined[0], kind="stable")
     final = np.full(lexicon.nodes, scales.unfinished, np.float32)
     final[: lexicon.roots] = 0.0
-    done = (label == _SPACE) & (source >= lexicon.roots)
+    done = (label == space) & (source >= lexicon.roots)
     np.minimum.at(final, source[done], weight[done])
     return Graph(
         final=np.concatenate([final, final[node_of]]),
@@ -119,9 +103,12 @@ def write(graph: Graph, path: Path) -> None:
     states["in_eps"] = np.bincount(graph.source[graph.label == 0], minlength=len(graph.final))
     numbers = (_VERSION, 0, _EXPANDED, 0, len(states), len(arcs))
     header = struct.pack("<i", _MAGIC) + _text("const") + _text("standard")
-    path.write_bytes(
-        header + struct.pack("<iiQqqq", *numbers) + states.tobytes() + arcs.tobytes()
-    )
+    path.write_bytes(header + struct.pack("<iiQqqq", *numbers) + states.tobytes() + arcs.tobytes())
+
+
+def size(graph: Graph) -> int:
+    """Return the bytes of the file that :func:`write` writes, but for its header."""
+    return len(graph.final) * _STATE.itemsize + len(graph.source) * _ARC.itemsize
 
 
 def _text(value: str) -> bytes:

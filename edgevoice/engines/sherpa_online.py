@@ -164,7 +164,7 @@ class OnlineRecogniser:
         return decoded
 
     def _text(self) -> str:
-        return str(self._recognizer.get_result(self._stream)).strip()
+        return " ".join(str(self._recognizer.get_result(self._stream)).split())
 
     def _audio_ms(self) -> float:
         return samples_to_ms(self._kept_samples)

@@ -9,7 +9,8 @@ Owns what the manifest has to say for each family:
   a file ``*bpe.vocab``;
 - ``paraformer``: files ``*encoder*.onnx``, ``*decoder*.onnx``;
 - ``zipformer2-ctc``, ``nemo-ctc``, ``t-one``: one ``.onnx``;
-- ``wenet-ctc``: one ``.onnx``, ``chunk_size`` and ``num_left_chunks``.
+- ``wenet-ctc``: one ``.onnx``, ``chunk_size`` and ``num_left_chunks``; with a file
+  `lexicon.npz` words are decoded, the user's own among them, and letters without.
 
 Every pack has one ``*tokens.txt``.
 """
@@ -22,7 +23,8 @@ from typing import Any
 
 import sherpa_onnx
 
-from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
+from edgevoice.engines import decoding_graph, lexicon
+from edgevoice.engines.artifact_files import engine_value, has_file, onnx_file, plain_file
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.sherpa_online import (
     WORDS_SILENCE_S,
@@ -44,12 +46,18 @@ def load_online(
 
     Raises:
         ArtifactError: A file is missing, truncated or not ONNX, or the manifest lacks a value.
-        ConfigError: Hotwords for a family that takes none, or no such hotwords file.
+        ConfigError: Hotwords for a family that takes none, no such hotwords file, or words for a
+            pack without a lexicon or with letters that it cannot write.
     """
     if settings.hotwords and manifest.family != "online-transducer":
         raise ConfigError(
             f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes none; "
             "choose an online-transducer pack or set hotwords to ''"
+        )
+    if settings.words and not takes_words(manifest):
+        raise ConfigError(
+            f"recogniser.words: {manifest.name!r} has no {lexicon.FILE} and takes none; choose a "
+            "pack with one or set words to []"
         )
     common = {
         "tokens": plain_file(folder, manifest, "tokens.txt"),
@@ -62,6 +70,11 @@ def load_online(
     chunking = measure_chunking(recognizer)
     padding_ms = engine_value(manifest, "tail_padding_ms", chunking.tail_padding_ms)
     return OnlineRecogniserModel(recognizer, padding_ms, provider)
+
+
+def takes_words(manifest: Manifest) -> bool:
+    """Say whether the artifact can be told words of the user's."""
+    return manifest.family == "wenet-ctc" and has_file(manifest, lexicon.FILE)
 
 
 def _endpoint_rules(subsampling: int, max_utterance_s: float) -> dict[str, float]:
@@ -107,14 +120,18 @@ def _paraformer(
 
 
 def _wenet(
-    folder: Path, manifest: Manifest, _settings: RecogniserSettings, common: dict[str, Any]
+    folder: Path, manifest: Manifest, settings: RecogniserSettings, common: dict[str, Any]
 ) -> Any:
-    return sherpa_onnx.OnlineRecognizer.from_wenet_ctc(
+    recognizer = sherpa_onnx.OnlineRecognizer.from_wenet_ctc(
         model=onnx_file(folder, manifest),
         chunk_size=engine_value(manifest, "chunk_size", 16),
         num_left_chunks=engine_value(manifest, "num_left_chunks", 4),
         **common,
     )
+    if has_file(manifest, lexicon.FILE):
+        path = Path(plain_file(folder, manifest, lexicon.FILE))
+        decoding_graph.use(recognizer, path, Path(common["tokens"]), settings.words)
+    return recognizer
 
 
 def _single(constructor: str) -> Builder:

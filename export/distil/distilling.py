@@ -14,10 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
+from edgevoice.engines import lexicon
 from edgevoice.engines.recogniser import load_recogniser, load_unguarded
 from edgevoice.errors import ConfigError, ExportError
 from edgevoice.export import words
-from edgevoice.export.distil import graph, material, plan, preparing, shards, torch_side
+from edgevoice.export.distil import (
+    graph,
+    lexicon_making,
+    material,
+    plan,
+    preparing,
+    shards,
+    torch_side,
+)
 from edgevoice.export.distil.files import HEARD, WEIGHTS
 from edgevoice.export.distil.plan import FRAME_MS, Plan, Stage
 from edgevoice.export.distil.preparing import Wanted
@@ -48,6 +57,8 @@ class Request:
         steps: Of all layers.
         device: torch's name, "" for what there is.
         python: Interpreter with torch, "" for one made for it.
+        graph_texts: Texts that it learns words from, and their weights; none for letters alone.
+        graph_names: Words whose spelling unknown words are given; None for rare ones of the texts.
     """
 
     whisper: Path
@@ -68,6 +79,8 @@ class Request:
     threads: int = 2
     seed: int = 0
     allow_pickle: bool = False
+    graph_texts: Sequence[tuple[str, float]] = ()
+    graph_names: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,8 @@ class Distiller:
     def _pack(self, request: Request, made: Plan, speech: Sequence[Path]) -> Path:
         folder = request.work / PACK
         folder.mkdir(exist_ok=True)
+        # torch is compared with letters, which a lexicon would make words of.
+        (folder / lexicon.FILE).unlink(missing_ok=True)
         with np.load(request.work / WEIGHTS) as stored:
             tensors = {name: stored[name] for name in stored.files}
         comment = f"encoder of {request.whisper.name}, made to stream by edgevoice"
@@ -137,7 +152,16 @@ class Distiller:
                 f"{folder}: {100 * differing:.1f} % of the words are not torch's, at most "
                 f"{100 * _MOST_DIFFERING:g} % may be; please report it with this folder"
             )
+        if request.graph_texts:
+            self._lexicon(request, made, folder / lexicon.FILE)
         return folder
+
+    def _lexicon(self, request: Request, made: Plan, path: Path) -> None:
+        wanted = lexicon_making.Request(request.graph_texts, request.graph_names)
+        with self.meter("count words", None):
+            found = lexicon_making.make(wanted, made.shape.tokens)
+        lexicon.write(found.lexicon, path)
+        self.say(found.summary(path))
 
 
 def stages_of(request: Request) -> tuple[Stage, ...]:

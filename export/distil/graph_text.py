@@ -6,7 +6,7 @@ reading and the choice of the vocabulary.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +66,20 @@ def requests(number: int, seed: int, weight: float = 1.0) -> Text:
     return Text([transcript(source.draw(random)) for _ in range(number)], weight)
 
 
-def vocabulary(texts: Iterable[Text], most: int, letters: str, also: Iterable[str] = ()) -> list[str]:
+def vocabulary(
+    texts: Iterable[Text], most: int, letters: str, also: Iterable[str] = ()
+) -> list[str]:
     """Return the words of a graph: the two special ones, then the ``most`` frequent.
 
     Args:
         letters: What words may be spelled with; others are left out.
         also: Words that are taken however rare they are.
     """
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = defaultdict(float)
     for text in texts:
         for sentence in text.sentences:
             for word in sentence.split():
-                counts[word] += text.weight  # type: ignore[assignment]
+                counts[word] += text.weight
     allowed = set(letters)
     usable = [
         word

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgevoice.engines.lexicon import COSTS_PER_NAT, EPSILON, Lexicon
+from edgevoice.export.distil.alphabet import SPACE
 from edgevoice.export.distil.spelling import END, START, Spelling
-from edgevoice.export.distil.word_ngrams import UNKNOWN, Ngrams
 from edgevoice.export.distil.word_ngrams import START as SENTENCE_START
+from edgevoice.export.distil.word_ngrams import UNKNOWN, Ngrams
 
-_SPACE = 1
 Arc = tuple[int, int, int]
 """Label, cost, target."""
 Entry = tuple[bytes, int, int]
@@ -33,12 +33,12 @@ def build(model: Ngrams, spelling: Spelling | None, tokens: Sequence[str]) -> Le
     Args:
         model: Words are spelled with ``tokens``.
         spelling: Of unknown words; None for none.
-        tokens: The alphabet: blank, space, letters.
+        tokens: The alphabet, its blank first.
     """
     numbers = {token: number for number, token in enumerate(tokens)}
     spelled = [bytes(numbers[letter] for letter in word) for word in model.words[2:]]
     histories = _Histories(model)
-    builder = _Builder(len(histories.roots))
+    builder = _Builder(len(histories.roots), numbers[SPACE])
     unknown = builder.spelling(spelling, numbers, histories.after((UNKNOWN,))) if spelling else -1
     roots = []
     for history in histories.roots:
@@ -76,9 +76,11 @@ class _Histories:
         self.roots = [(SENTENCE_START,), ()]
         for length, order in enumerate(self.model.orders[1:], start=1):
             keys, first = np.unique(order.keys // size, return_index=True)
-            last = np.append(first[1:], len(order.keys))
+            last = np.append(first, len(order.keys))[1:]
             self._spans.append(
-                dict(zip(keys.tolist(), zip(first.tolist(), last.tolist(), strict=True), strict=True))
+                dict(
+                    zip(keys.tolist(), zip(first.tolist(), last.tolist(), strict=True), strict=True)
+                )
             )
             found = [_digits(key, size, length) for key in keys.tolist()]
             self.roots += [history for history in found if history != (SENTENCE_START,)]
@@ -122,8 +124,8 @@ class _Histories:
 class _Builder:
     """Makes nodes; equal ones once. Roots have the first numbers."""
 
-    def __init__(self, roots: int) -> None:
-        self._roots = roots
+    def __init__(self, roots: int, space: int) -> None:
+        self._roots, self._space = roots, space
         self._nodes: list[tuple[Arc, ...]] = []
         self._number: dict[tuple[Arc, ...], int] = {}
         self._tails: dict[tuple[bytes, int], int] = {}
@@ -140,9 +142,11 @@ class _Builder:
             arcs = []
             for letter, log_prob in model.log_probs[context].items():
                 if letter == END and not math.isinf(log_prob):
-                    arcs.append((_SPACE, _cost(log_prob), root))
+                    arcs.append((self._space, _cost(log_prob), root))
                 elif letter != END:
-                    arcs.append((numbers[letter], _cost(log_prob), at[model.after(context, letter)]))
+                    arcs.append(
+                        (numbers[letter], _cost(log_prob), at[model.after(context, letter)])
+                    )
             self._nodes.append(tuple(arcs))
         return at[START]
 
@@ -153,6 +157,7 @@ class _Builder:
         first = np.cumsum([0, *(len(node) for node in nodes)])
         return Lexicon(
             roots=len(roots),
+            space=self._space,
             first=first.astype(np.int64),
             label=arcs[:, 0].astype(np.int32),
             cost=arcs[:, 1].astype(np.int32),
@@ -168,7 +173,7 @@ class _Builder:
         while at < end:
             spelled, cost, root = entries[at]
             if len(spelled) == depth:
-                found.append((_SPACE, cost, root))
+                found.append((self._space, cost, root))
                 at += 1
                 continue
             letter = spelled[depth]
@@ -189,7 +194,11 @@ class _Builder:
         key = (spelled, root)
         node = self._tails.get(key)
         if node is None:
-            arc = (spelled[0], 0, self._tail(spelled[1:], root)) if spelled else (_SPACE, 0, root)
+            arc = (
+                (spelled[0], 0, self._tail(spelled[1:], root))
+                if spelled
+                else (self._space, 0, root)
+            )
             node = self._tails[key] = self._node((arc,))
         return node
 

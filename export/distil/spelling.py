@@ -49,7 +49,9 @@ def learn(words: Iterable[str], letters: str, most_contexts: int) -> Spelling:
     short = {c for c in seen if len(c) < 2}
     short |= {START, "", *letters}
     longer = sorted((c for c in seen if len(c) >= 2), key=lambda c: (-seen[c].total(), c))
-    chosen = sorted(short | set(longer[: max(0, most_contexts - len(short))]), key=lambda c: (len(c), c))
+    chosen = sorted(
+        short | set(longer[: max(0, most_contexts - len(short))]), key=lambda c: (len(c), c)
+    )
     following = [*letters, END]
     probabilities: dict[str, dict[str, float]] = {}
     for context in chosen:

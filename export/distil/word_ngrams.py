@@ -27,7 +27,7 @@ class Counts:
     """How often n-grams of one order occur.
 
     Attributes:
-        keys: Sorted; the numbers of the words as digits of base :attr:`Ngrams.size`, last word last.
+        keys: Sorted; the words' numbers as digits of base :attr:`Ngrams.size`, last word last.
         values: Weighted occurrences.
     """
 
@@ -46,7 +46,7 @@ class Order:
         """Return where ``keys`` stand, and which are there."""
         at = np.searchsorted(self.keys, keys)
         at[at == len(self.keys)] = 0
-        return at, self.keys[at] == keys if len(self.keys) else np.zeros(len(keys), np.bool_)
+        return at, self.keys[at] == keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class Ngrams:
         return len(self.words)
 
 
-def count(sentences: Sequence[tuple[float, NDArray[np.int64]]], size: int, most: int) -> list[Counts]:
+def count(
+    sentences: Sequence[tuple[float, NDArray[np.int64]]], size: int, most: int
+) -> list[Counts]:
     """Count n-grams up to order ``most`` in weighted rows of word numbers, starts not included."""
     longest = [np.concatenate([[START], row]) for _, row in sentences]
     weights = np.concatenate([np.full(len(row), weight) for weight, row in sentences])
@@ -77,7 +79,7 @@ def count(sentences: Sequence[tuple[float, NDArray[np.int64]]], size: int, most:
     counts = [_summed(said, weights)]
     before = said
     for order in range(2, most + 1):
-        # The history reaches to the sentence's start at most: what would begin earlier is not there.
+        # What would begin before the sentence's start is not there.
         histories = [_shifted(row, order - 1) for row in longest]
         keys = np.concatenate(histories) * size ** (order - 1) + before
         there = np.concatenate([np.arange(1, len(row)) >= order - 1 for row in longest])
@@ -112,9 +114,12 @@ def smooth(counts: Sequence[Counts], words: Sequence[str], floor: float) -> list
 
 
 def prune(
-    orders: Sequence[Order], counts: Sequence[Counts], words: Sequence[str], thresholds: Sequence[float]
+    orders: Sequence[Order],
+    counts: Sequence[Counts],
+    words: Sequence[str],
+    thresholds: Sequence[float],
 ) -> Ngrams:
-    """Keep the n-grams that gain at least a threshold, and those that longer ones begin with.
+    """Keep the n-grams that gain at least a threshold, and the histories of longer ones.
 
     Args:
         thresholds: For each order from bigrams: nats, summed over all occurrences, that the n-gram
@@ -124,16 +129,13 @@ def prune(
     kept = list(orders)
     for number in range(len(orders) - 1, 0, -1):
         order, lower = kept[number], kept[number - 1]
-        full = _weights(order, lower, size, number)
-        below = lower.log_probs[lower.find(order.keys % size**number)[0]]
-        away = np.array([full[int(h)] for h in order.keys // size]) if len(order.keys) else below
-        gain = counts[number].values * (order.log_probs - below - away)
-        keep = gain >= thresholds[number - 1]
+        weight = _weights(order, lower, size, number)
+        shorter = lower.log_probs[lower.find(order.keys % size**number)[0]]
+        shorter += np.array([weight[int(history)] for history in order.keys // size])
+        keep = counts[number].values * (order.log_probs - shorter) >= thresholds[number - 1]
         if number + 1 < len(orders):
             keep |= np.isin(order.keys, kept[number + 1].keys // size)
-            # Histories must be there, so that a longer history can fall back to each shorter one.
         kept[number] = Order(order.keys[keep], order.log_probs[keep])
-        counts = [*counts[:number], Counts(order.keys[keep], counts[number].values[keep]), *counts[number + 1 :]]
     weights = [_weights(kept[n], kept[n - 1], size, n) for n in range(1, len(kept))]
     return Ngrams(words, kept, weights)
 
@@ -164,7 +166,8 @@ def _summed(keys: _Keys, weights: _Values) -> Counts:
 def _shifted(row: NDArray[np.int64], back: int) -> NDArray[np.int64]:
     """Return for each word of a row that begins with START the word ``back`` places earlier."""
     said = len(row) - 1
-    return np.concatenate([np.zeros(max(0, min(back - 1, said)), np.int64), row[: max(0, said - back + 1)]])
+    missing = min(back - 1, said)
+    return np.concatenate([np.zeros(missing, np.int64), row[: said - missing]])
 
 
 def _weights(order: Order, lower: Order, size: int, number: int) -> dict[int, float]:

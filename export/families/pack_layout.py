@@ -20,7 +20,7 @@ from edgevoice.quant.tensors import integer_operators
 TOKENS = "tokens.txt"
 BLANKS = ("<blk>", "<blank>", "<eps>")
 """sherpa-onnx's names for the blank of CTC; one of them has to be a token."""
-KEPT = ("tokens.txt", "bpe.model", "bpe.vocab", "LICENSE", "LICENCE")
+KEPT = ("tokens.txt", "bpe.model", "bpe.vocab", "lexicon.npz", "LICENSE", "LICENCE")
 """Files beside the graphs that belong to a pack."""
 
 ANY = ""
