@@ -33,17 +33,14 @@ set the timer for two minutes
 play the radio
 stop
 """
-NAMES = "ottilie\nannika\nmarianne\nannabel\nottokar\nkarla\n"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> lexicon_making.Made:
     folder = tmp_path_factory.mktemp("texts")
     (folder / "text.txt").write_text(TEXT)
-    (folder / "names.txt").write_text(NAMES)
-    return lexicon_making.make(
-        Request([(str(folder / "text.txt"), 1.0)], folder / "names.txt", worth_nats=0.1), TOKENS
-    )
+    texts = [(str(folder / "text.txt"), 1.0)]
+    return lexicon_making.make(Request(texts, worth_nats=0.1), TOKENS)
 
 
 def scores(letters: str, sure: float = 0.9) -> np.ndarray:
@@ -140,8 +137,8 @@ def test_a_letter_twice_needs_a_blank_between(made: lexicon_making.Made, tmp_pat
 
 
 def test_an_unknown_name_can_be_written(made: lexicon_making.Made, tmp_path: Path) -> None:
-    said = scores("tell annabella the time", 0.95)
-    assert heard(tmp_path / "open", made.lexicon, said) == "tell annabella the time"
+    said = scores("tell marline the time", 0.95)
+    assert heard(tmp_path / "open", made.lexicon, said) == "tell marline the time"
     (tmp_path / "text.txt").write_text(TEXT)
     texts = [(str(tmp_path / "text.txt"), 1.0)]
     closed = lexicon_making.make(Request(texts, contexts=0), TOKENS)
@@ -322,6 +319,15 @@ def test_texts_and_weights(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             lexicon_making.parse(argument)
+
+
+def test_words_beside_those_of_the_texts(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "words").write_text("Zebra\nzebra's\nmp\n")
+    texts = [(str(tmp_path / "text.txt"), 1.0)]
+    made = lexicon_making.make(Request(texts, tmp_path / "words", contexts=0), TOKENS)
+    assert made.words == len(set(TEXT.split())) + 2
+    assert least_cost(made.lexicon, "stop zebra") < 20
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,10 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text to learn words from, which it then decodes; 'requests' for edgevoice's own",
     )
     parser.add_argument(
-        "--graph-names",
+        "--graph-words",
         type=Path,
         metavar="FILE",
-        help="list of words; unknown words are spelled like those of it that the texts lack",
+        help="list of words to know beside those of the texts",
     )
     parser.add_argument("--chunk-ms", type=float, default=640.0, help="default: 640")
     parser.add_argument("--left-ms", type=float, default=3840.0, help="context; default: 3840")
@@ -133,5 +133,5 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
         seed=parsed.seed,
         allow_pickle=parsed.allow_pickle,
         graph_texts=tuple(lexicon_making.parse(text) for text in parsed.graph_text),
-        graph_names=parsed.graph_names,
+        graph_words=parsed.graph_words,
     )

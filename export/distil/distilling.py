@@ -58,7 +58,7 @@ class Request:
         device: torch's name, "" for what there is.
         python: Interpreter with torch, "" for one made for it.
         graph_texts: Texts that it learns words from, and their weights; none for letters alone.
-        graph_names: Words whose spelling unknown words are given; None for rare ones of the texts.
+        graph_words: List of words to know beside those of the texts; None for none.
     """
 
     whisper: Path
@@ -80,7 +80,7 @@ class Request:
     seed: int = 0
     allow_pickle: bool = False
     graph_texts: Sequence[tuple[str, float]] = ()
-    graph_names: Path | None = None
+    graph_words: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Distiller:
         return folder
 
     def _lexicon(self, request: Request, made: Plan, path: Path) -> None:
-        wanted = lexicon_making.Request(request.graph_texts, request.graph_names)
+        wanted = lexicon_making.Request(request.graph_texts, request.graph_words)
         with self.meter("count words", None):
             found = lexicon_making.make(wanted, made.shape.tokens)
         lexicon.write(found.lexicon, path)

@@ -20,8 +20,8 @@ from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.word_ngrams import UNKNOWN
 
 SPECIAL = ("<s>", "<unk>")
-_LONGEST = 24
-"""Letters; longer ones are figures of speech or errors."""
+_LONGEST, _SHORTEST = 24, 3
+"""Letters of a word; the shortest of a list of words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,16 @@ def read(path: Path, weight: float = 1.0) -> Text:
     if not found:
         raise ConfigError(f"{path} holds no words; a text with a sentence a line is needed")
     return Text(found, weight)
+
+
+def read_words(path: Path) -> list[str]:
+    """Return the words of a list, one a line; short ones, which are mostly abbreviations, are not.
+
+    Raises:
+        ConfigError: It cannot be read, or holds no words.
+    """
+    lines = [sentence.split() for sentence in read(path).sentences]
+    return [line[0] for line in lines if len(line) == 1 and len(line[0]) >= _SHORTEST]
 
 
 def requests(number: int, seed: int, weight: float = 1.0) -> Text:

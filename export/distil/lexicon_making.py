@@ -36,15 +36,14 @@ class Request:
 
     Attributes:
         texts: File and weight; a file may be :data:`REQUESTS`.
-        names: List of words whose spelling unknown words are given; None for the rare ones of the
-            texts.
-        most_words: Of the vocabulary.
+        words: List of words that are known even if the texts lack them; None for none.
+        most_words: Of the texts that are known.
         worth_nats: What a pair of words must save over all of the text to be kept.
         contexts: Of the spelling of unknown words; 0 lets no unknown word be written.
     """
 
     texts: Sequence[tuple[str, float]]
-    names: Path | None = None
+    words: Path | None = None
     most_words: int = 50_000
     worth_nats: float = 8.0
     contexts: int = 1500
@@ -106,7 +105,8 @@ def make(request: Request, tokens: Sequence[str]) -> Made:
         else graph_text.read(Path(name), weight)
         for name, weight in request.texts
     ]
-    words = graph_text.vocabulary(texts, request.most_words, letters)
+    also = graph_text.read_words(request.words) if request.words else ()
+    words = graph_text.vocabulary(texts, request.most_words, letters, also)
     if len(words) < len(graph_text.SPECIAL) + 2:
         raise ConfigError(f"the texts have no two words of the letters {letters}; bring others")
     counts = word_ngrams.count(graph_text.numbered(texts, words), len(words), _ORDER)
@@ -115,9 +115,8 @@ def make(request: Request, tokens: Sequence[str]) -> Made:
     model = word_ngrams.prune(smoothed, counts, words, worth)
     unknown = None
     if request.contexts:
-        unknown = spelling.learn(
-            _strange(request, texts, words, letters), letters, request.contexts
-        )
+        # Unknown words are spelled like the rarer half of those that are known.
+        unknown = spelling.learn(words[len(words) // 2 :], letters, request.contexts)
     built = lexicon_graph.build(model, unknown, tokens)
     sizes = [len(order.keys) for order in model.orders]
     return Made(replace(built, scales=request.scales), len(words) - 2, sizes[1], sizes[2])
@@ -137,29 +136,14 @@ def tokens_of(pack: Path) -> list[str]:
     return [token for _, token in rows]
 
 
-def _strange(
-    request: Request, texts: Sequence[graph_text.Text], words: Sequence[str], letters: str
-) -> list[str]:
-    """Return words whose spelling is that of unknown ones."""
-    known = set(words)
-    if request.names is not None:
-        found = graph_text.read(request.names).sentences
-    else:
-        found = [word for text in texts for s in text.sentences for word in s.split()]
-        known = set(words[: len(words) // 2])
-    usable = {word for word in found if word not in known and set(word) <= set(letters)}
-    return sorted(usable) or list(words[2:])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the lexicon of a pack; return the exit code."""
     parser = argparse.ArgumentParser(prog="lexicon_making", description=__doc__)
     parser.add_argument("pack", type=Path, help="folder with tokens.txt; lexicon.npz goes there")
     parser.add_argument("--text", action="append", required=True, metavar="FILE[=WEIGHT]")
     parser.add_argument(
-        "--names", type=Path, metavar="FILE", help="words, for the spelling of names"
+        "--words", type=Path, metavar="FILE", help="words to know beside the texts'"
     )
-    parser.add_argument("--words", type=int, default=50_000, metavar="N", help="vocabulary")
     parser.add_argument("--worth", type=float, default=8.0, metavar="NATS", help="more is smaller")
     parser.add_argument("--language-scale", type=float, default=Scales().language)
     parser.add_argument("--blank-cost", type=float, default=Scales().blank)
@@ -168,8 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tokens = tokens_of(parsed.pack)
         request = Request(
             texts=[parse(text) for text in parsed.text],
-            names=parsed.names,
-            most_words=parsed.words,
+            words=parsed.words,
             worth_nats=parsed.worth,
             scales=Scales(language=parsed.language_scale, blank=parsed.blank_cost),
         )
