@@ -98,6 +98,8 @@ def smooth(counts: Sequence[Counts], words: Sequence[str], floor: float) -> list
     values = np.full(size, floor)
     values[START] = 0.0
     values[counts[0].keys] += counts[0].values
+    # As many unknown words are to come as were seen once (Good 1953).
+    values[UNKNOWN] += np.count_nonzero(counts[0].values <= 1.0)
     with np.errstate(divide="ignore"):
         orders = [Order(np.arange(size), np.log(values / values.sum()))]
     for number, found in enumerate(counts[1:], start=1):
