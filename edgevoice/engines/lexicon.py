@@ -36,10 +36,10 @@ class Scales:
         unfinished: Nats for ending inside a word.
     """
 
-    language: float = 1.3
-    word: float = 0.0
-    blank: float = 2.5
-    unfinished: float = 8.0
+    language: float = 1.1
+    word: float = 0.5
+    blank: float = 2.0
+    unfinished: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--worth", type=float, default=8.0, metavar="NATS", help="more is smaller")
     parser.add_argument("--language-scale", type=float, default=Scales().language)
+    parser.add_argument("--word-cost", type=float, default=Scales().word)
     parser.add_argument("--blank-cost", type=float, default=Scales().blank)
     parsed = parser.parse_args(arguments)
     try:
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             texts=[parse(text) for text in parsed.text],
             words=parsed.words,
             worth_nats=parsed.worth,
-            scales=Scales(language=parsed.language_scale, blank=parsed.blank_cost),
+            scales=Scales(parsed.language_scale, parsed.word_cost, parsed.blank_cost),
         )
         path = parsed.pack / lexicon.FILE
         made = make(request, tokens)
