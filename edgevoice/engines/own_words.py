@@ -1,7 +1,7 @@
 """The user's own words in a lexicon: names of rooms and people, made likely.
 
 Each word or phrase becomes a path from the root where nothing is known of the words before, at a
-cost that a word as frequent as one in a few hundred has; every other root falls back there. Owns
+cost that only the most frequent words have; every other root falls back there. Owns
 the path; the settings name the words.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from edgevoice.engines.lexicon import ANYWHERE, COSTS_PER_NAT, Lexicon
 from edgevoice.errors import ConfigError
 
-NATS = 4.0
+NATS = 2.0
 """Cost of an own word before the lexicon's scale."""
 
 
