@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgevoice.engines.lexicon import ANYWHERE, COSTS_PER_NAT, Lexicon
 from edgevoice.errors import ConfigError
@@ -45,20 +47,18 @@ def add(lexicon: Lexicon, phrases: Sequence[str], tokens: Sequence[str]) -> Lexi
     at = lexicon.first[ANYWHERE + 1]
     first = lexicon.first.copy()
     first[ANYWHERE + 1 :] += len(begin)
-    columns = [
-        np.concatenate([old[:at], new[: len(begin)], old[at:], new[len(begin) :]])
-        for old, new in zip(
-            (lexicon.label, lexicon.cost, lexicon.target),
-            np.array([*begin, *chains]).T,
-            strict=True,
-        )
-    ]
+    added = np.array([*begin, *chains])
+
+    def joined(old: NDArray[Any], column: int) -> NDArray[Any]:
+        new = added[:, column].astype(old.dtype)
+        return np.concatenate([old[:at], new[: len(begin)], old[at:], new[len(begin) :]])
+
     return replace(
         lexicon,
         first=np.concatenate([first, first[-1] + 1 + np.arange(len(chains))]),
-        label=columns[0].astype(np.int32),
-        cost=columns[1].astype(np.int32),
-        target=columns[2].astype(np.int64),
+        label=joined(lexicon.label, 0),
+        cost=joined(lexicon.cost, 1),
+        target=joined(lexicon.target, 2),
     )
 
 

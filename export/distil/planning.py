@@ -44,6 +44,8 @@ def lines(request: Request) -> list[str]:
         said.append(f"{stage.name:<10} {stage.steps} steps, {stage.steps * heard:.0f} h heard")
     for folder in request.speech:
         said.append(f"speech     {_speech(folder)}")
+    for name, weight in request.graph_texts:
+        said.append(f"words      of {name}, weight {weight:g}")
     said.append(f"needs      {parameters * _BYTES_PER_PARAMETER / 1e6:.0f} MB for checkpoints")
     said.append(f"takes      about {core_s / 3600:.0f} hours of one core")
     said.append(f"frames     of {FRAME_MS:g} ms; seed {request.seed}")

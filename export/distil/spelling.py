@@ -62,7 +62,7 @@ def learn(words: Iterable[str], letters: str, most_contexts: int) -> Spelling:
                 shorter = shorter[1:]
             below = probabilities[shorter]
             kinds = max(1, len(counts))
-            whole = counts.total() + kinds
+            whole = float(counts.total() + kinds)
             row_of = {x: (counts[x] + kinds * below[x]) / whole for x in following}
         else:
             whole = counts.total() + _LETTER_FLOOR * len(following)

@@ -162,7 +162,7 @@ def log_prob(model: Ngrams, history: Sequence[int], word: int) -> float:
 
 def _summed(keys: _Keys, weights: _Values) -> Counts:
     unique, inverse = np.unique(keys, return_inverse=True)
-    return Counts(unique, np.bincount(inverse, weights, len(unique)))
+    return Counts(unique, np.bincount(inverse, weights, len(unique)).astype(np.float64))
 
 
 def _shifted(row: NDArray[np.int64], back: int) -> NDArray[np.int64]:
