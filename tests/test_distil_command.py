@@ -15,6 +15,7 @@ from ctranslate2_file import write_small_whisper
 
 from edgevoice import cli, manifest
 from edgevoice.audio.wav import write_wav
+from edgevoice.engines import lexicon
 from edgevoice.errors import ArtifactError, ConfigError, ExportError, MissingDependencyError
 from edgevoice.export.distil import material, planning, preparing, shards, torch_side
 from edgevoice.export.distil import recordings as recordings_module
@@ -90,6 +91,19 @@ def test_a_pack_reads_what_was_trained(request_: Request) -> None:
     read = json.loads((request_.work / "heard.json").read_text())
     assert read
     assert all(len(text) > 3 for *_, text in read)
+
+
+def test_a_pack_with_words(request_: Request, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("pack my box\nfill the box with jugs\n")
+    said: list[str] = []
+    asked = replace(request_, graph_texts=((str(text), 2.0),))
+    pack = Distiller(silent, said.append).run(asked)
+    assert said[-1].startswith("7 words, ")
+    assert lexicon.read(pack / lexicon.FILE).nodes > 20
+    # The same training once more, now without words.
+    pack = Distiller(silent, said.append).run(request_)
+    assert not (pack / lexicon.FILE).exists()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,14 @@ def test_another_engine(
     assert capsys.readouterr().out == f"{path}\tabccab\n"
 
 
+def test_words_for_an_engine_that_takes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = write_pack(tmp_path / "tones")
+    assert cli.main(["transcribe", "--engine", str(pack), "--boost", "Annika", "x.wav"]) == 2
+    assert f"--boost Annika: '{pack}' has no lexicon" in capsys.readouterr().err
+
+
 def test_an_engine_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcribe", "--engine", "whisper-huge", "x.wav"]) == 2
     assert "no artifact 'whisper-huge'" in capsys.readouterr().err
