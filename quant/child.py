@@ -77,9 +77,11 @@ def run(
         with open(answer, "rb", buffering=0) as report, process:
             try:
                 for line in _lines(report, deadline_s):
-                    said = json.loads(line) if line else {"advance": 0}
-                    if "advance" in said:
-                        advance(said["advance"])
+                    came = json.loads(line) if line else {"advance": 0}
+                    if "advance" in came:
+                        advance(came["advance"])
+                    else:  # a child that takes its time to end is silent after its answer
+                        said = came
                 process.wait(None if deadline_s is None else max(deadline_s - time.monotonic(), 0))
             except (TimeoutError, subprocess.TimeoutExpired) as error:
                 raise ExportError(f"{what} did not end within {timeout_s:g} s") from error

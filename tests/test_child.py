@@ -22,6 +22,13 @@ def echo(**arguments: Any) -> dict[str, Any]:
     return {**arguments, "is_path": isinstance(path, Path), "number": np.float32(0.5)}
 
 
+def leave_the_pipe_open(seconds: float) -> str:
+    if os.fork() == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return "answered"
+
+
 def kill_itself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,6 +59,10 @@ def allocate(megabytes: int) -> int:
 def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
+
+
+def test_an_answer_counts_though_the_child_takes_its_time_to_end() -> None:
+    assert child.run(f"{__name__}:leave_the_pipe_open", {"seconds": 1.2}, "it") == "answered"
 
 
 def test_a_child_answers_or_fails_in_one_line(reachable: None, tmp_path: Path) -> None:
