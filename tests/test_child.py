@@ -61,7 +61,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
 
 
-def test_an_answer_counts_though_the_child_takes_its_time_to_end() -> None:
+def test_an_answer_counts_though_the_child_takes_its_time_to_end(reachable: None) -> None:
     assert child.run(f"{__name__}:leave_the_pipe_open", {"seconds": 1.2}, "it") == "answered"
 
 

@@ -53,7 +53,7 @@ class Lexicon:
         label: int32 ``[arcs]``.
         cost: int32 ``[arcs]``: negative logarithms, :data:`COSTS_PER_NAT` a nat.
         target: int64 ``[arcs]``.
-        scales: What it is used with.
+        scales: What costs are weighed with.
     """
 
     roots: int
