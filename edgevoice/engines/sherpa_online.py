@@ -138,6 +138,10 @@ class OnlineRecogniser:
             self._concluded = Transcript(text, text, self._audio_ms())
         return self._concluded
 
+    def glance(self) -> Transcript:
+        """Return the text of all audio since the last reset, which is cheap."""
+        return self.conclude()
+
     def endpoint(self) -> bool:
         """Whether sherpa-onnx's endpoint rules say that the utterance is over."""
         if self._concluded is not None:
