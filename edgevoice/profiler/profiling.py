@@ -25,7 +25,7 @@ from edgevoice.profiler.figures import STAGES
 from edgevoice.profiler.profile_file import Profile, overhead
 from edgevoice.profiler.rounds import QUICK, Measured, Open, Plan, measure
 from edgevoice.profiler.second_load import busy
-from edgevoice.settings import Settings
+from edgevoice.settings import FIRST_PASSES, Settings
 from edgevoice.store import Store
 
 _AFTER_SOAK = Plan(rounds=3, turns=1, share=0.5)
@@ -170,5 +170,6 @@ def _models_of(bundle: str) -> list[str]:
     return [
         f"{entry.stage.replace('-', '_')}.model={json.dumps(entry.name)}"
         for entry in catalogue.load().expand([bundle])
-        if entry.stage in stages
+        # A first pass comes with the recogniser that it is for.
+        if entry.stage in stages and entry.name not in FIRST_PASSES.values()
     ]
