@@ -60,14 +60,18 @@ def load_passes(
     if "first-pass" not in folders:
         return load_recogniser(folders["recogniser"], settings)
     first = load_recogniser(folders["first-pass"], of_first_pass(settings))
-    writes = replace(settings, partial_interval_ms=settings.rewrite_interval_ms, hotwords="")
-    second = load_recogniser(folders["recogniser"], writes)
+    second = load_recogniser(folders["recogniser"], of_second_pass(settings))
     return TwoPassModel(first, second, None if patient else settings.second_pass_wait_ms)
 
 
 def of_first_pass(settings: RecogniserSettings) -> RecogniserSettings:
     """Return ``settings`` for the first of two passes: a core is far more than enough for it."""
     return replace(settings, threads=1, providers=("cpu",), provider_required=False)
+
+
+def of_second_pass(settings: RecogniserSettings) -> RecogniserSettings:
+    """Return ``settings`` for the second of two passes: it is asked before the end now and then."""
+    return replace(settings, partial_interval_ms=settings.rewrite_interval_ms, hotwords="")
 
 
 def load_unguarded(

@@ -40,6 +40,7 @@ class TwoPassRecogniser:
         self.first = first
         self._second = second
         self._unshown_samples = 0  # to the second pass
+        self._worded = False  # the first pass has heard words over the agent
         self._at_silence: str | None = None  # the second's text when the first's rules last fired
 
     def accept(self, samples: Float32) -> None:
@@ -77,10 +78,12 @@ class TwoPassRecogniser:
         What words over the agent are is judged by figures that were found with the second's, and
         most sounds over the agent have none.
         """
-        heard = self.first.glance()
-        if heard.text or samples_to_ms(self._unshown_samples) >= DEAF_MS:
-            return self.conclude()
-        return replace(heard, heard_by="first")
+        if not self._worded:
+            heard = self.first.glance()
+            self._worded = bool(heard.text)
+            if not self._worded and samples_to_ms(self._unshown_samples) < DEAF_MS:
+                return replace(heard, heard_by="first")
+        return self.conclude()
 
     def endpoint(self) -> bool:
         """Whether the first pass's endpoint rules say that the utterance is over, and are right.
@@ -99,6 +102,7 @@ class TwoPassRecogniser:
     def reset(self) -> None:
         """Forget the utterance."""
         self._at_silence = None
+        self._worded = False
         self._unshown_samples = 0
         self._second.reset()
         self.first.reset()

@@ -92,7 +92,9 @@ def run(
     measured_at = datetime.now().astimezone().isoformat(timespec="seconds")
     models = machine.models(settings, Store.default())
     plan = QUICK if quick else Plan()
-    plan = replace(plan, stages=tuple(s for s in STAGES if not stages or s in stages))
+    listening = settings.recogniser.heard_with()
+    usual = tuple(s for s in STAGES if s != "first-pass" or s in listening)
+    plan = replace(plan, stages=tuple(s for s in STAGES if s in (stages or usual)))
     with busy(busy_processes), spoken(settings, open_child) as speech:
         found = _rounds(settings, speech, plan, open_child)
         soaked = _soaked(settings, speech, soak_s, open_child) if soak_s else None
