@@ -1,14 +1,17 @@
 """What a first pass before Whisper is worth: words over the agent, texts, and who is asked.
 
-    python benchmarks/two_passes.py FIRST_PASS [--part overlap texts] [--limit N] [--speech DIR]
-                                    [--json FILE]
+    python benchmarks/two_passes.py FIRST_PASS [--part overlap texts sure] [--limit N]
+                                    [--speech DIR] [--json FILE]
 
 FIRST_PASS is a streaming recogniser, by name or folder; the second is `recogniser.model`. Nothing
 runs in real time: times are processor time, so other work on the machine hardly matters.
 
-`overlap` asks for the words of speech over the agent as a conversation does, with one recogniser
-and with two, and says what was made of each sound. `texts` says how many words each pass gets
-wrong, and how often both hear the same.
+- `overlap` asks for the words of speech over the agent as a conversation does, with one recogniser
+  and with two, and says what was made of each sound.
+- `texts` says how many words each pass gets wrong, and how often both hear the same.
+- `sure` asks when the second pass could be spared: sherpa-onnx tells no probabilities of CTC
+  models, so they are computed here from the model itself, and the recordings of which the first
+  pass is surest keep its text.
 """
 
 from __future__ import annotations
@@ -23,15 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from disturbances import disturbances
 from overlaps import interruptions
-from recordings import from_folder, librivox, questions
+from recordings import QUESTIONS, VOICES, Recording, from_folder, librivox, speak
 
 from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.engines.recogniser import load_passes
 from edgevoice.engines.two_passes import TwoPassModel
 from edgevoice.events import OverlapHeard
+from edgevoice.export.distil.fbank import FLOOR, fbank
 from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.overlap import BRIEF_MS, Overlap, Verdict, judge
@@ -147,16 +152,24 @@ def _hear(recogniser: Recogniser, second: Counting, samples: Float32, tally: Tal
     return made
 
 
-def texts(passes: TwoPassModel, folder: Path, limit: int, speech: Sequence[Path]) -> dict[str, Any]:
-    recordings = [*questions(folder), *librivox()]
-    recordings += [each for path in speech for each in from_folder(path, folder)]
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What both passes made of one recording: words, and how sure the first one was."""
+
+    reference: list[str]
+    first: list[str]
+    second: list[str]
+    mean: float
+    least: float
+
+
+def texts(passes: TwoPassModel, recordings: Sequence[Recording]) -> dict[str, Any]:
     errors = {"first": 0, "second": 0}
     spent = {"first": 0.0, "second": 0.0}
     spoken = alike = 0
     heard_s = 0.0
-    for recording in recordings[:limit]:
-        samples, rate_hz = read_wav(recording.path)
-        samples = resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    for recording in recordings:
+        samples = _samples(recording.path)
         heard_s += samples.size / SAMPLE_RATE_HZ
         reference = normalise(recording.text)
         spoken += len(reference)
@@ -171,7 +184,7 @@ def texts(passes: TwoPassModel, folder: Path, limit: int, speech: Sequence[Path]
         alike += said["first"] == said["second"]
     return {
         name: {
-            "recordings": min(limit, len(recordings)),
+            "recordings": len(recordings),
             "words": spoken,
             "word error rate": round(errors[name] / spoken, 4),
             "processor time over length": round(spent[name] / heard_s, 4),
@@ -179,6 +192,89 @@ def texts(passes: TwoPassModel, folder: Path, limit: int, speech: Sequence[Path]
         }
         for name in errors
     }
+
+
+def sure(
+    passes: TwoPassModel, recordings: Sequence[Recording], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Let the recordings of which the first pass is surest keep its text, more and more of them."""
+    session = ort.InferenceSession(next(folder.glob("*.onnx")))
+    found = []
+    for recording in recordings:
+        samples = _samples(recording.path)
+        heard = {}
+        for name, model in (("first", passes.first), ("second", passes.second)):
+            recogniser = model.open()
+            recogniser.accept(samples)
+            heard[name] = normalise(recogniser.conclude().text)
+        spoken = _log_probabilities(session, samples)
+        best = spoken.max(axis=1)[spoken.argmax(axis=1) != 0]
+        mean, least = (float(best.mean()), float(best.min())) if best.size else (-9.0, -9.0)
+        found.append(Said(normalise(recording.text), heard["first"], heard["second"], mean, least))
+    words = sum(len(each.reference) for each in found)
+    rows: dict[str, dict[str, Any]] = {}
+    for by in ("mean", "least"):
+        ordered = sorted(found, key=lambda each: getattr(each, by), reverse=True)
+        for share in (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
+            spared = round(share * len(ordered))
+            wrong = sum(word_errors(each.reference, each.first) for each in ordered[:spared])
+            wrong += sum(word_errors(each.reference, each.second) for each in ordered[spared:])
+            bound = f"{getattr(ordered[spared - 1], by):.3f}" if spared else "-"
+            rows[f"{share:.0%} by the {by} log probability"] = {
+                "from": bound,
+                "word error rate": round(wrong / words, 4),
+            }
+    return rows
+
+
+def _log_probabilities(session: Any, samples: Float32) -> Float32:
+    """Return what a wenet-ctc model says of ``samples``, shape [frames, vocabulary]."""
+    sizes = {each.name: each.shape for each in session.get_inputs()}
+    names = [each.name for each in session.get_inputs()]
+    chunk_name, offset, required, attention, convolution, mask = names
+    taken, cache = sizes[chunk_name][1], sizes[attention][2]
+    chunk = sizes[mask][2] - cache
+    step = 2 * chunk
+    padded = np.concatenate((samples, np.zeros(2 * SAMPLE_RATE_HZ, np.float32)))
+    features = np.maximum(fbank(padded), FLOOR)
+    state = [np.zeros(sizes[name], np.float32) for name in (attention, convolution)]
+    said = []
+    for number in range((len(features) - (taken - step)) // step):
+        outputs = session.run(
+            None,
+            {
+                chunk_name: features[None, step * number : step * number + taken],
+                offset: np.array([cache + number * chunk]),
+                required: np.array([cache]),
+                attention: state[0],
+                convolution: state[1],
+                mask: np.arange(cache + chunk)[None, None] >= cache - number * chunk,
+            },
+        )
+        said.append(outputs[0][0])
+        state = outputs[1:]
+    return np.concatenate(said)
+
+
+def _recordings(folder: Path, speech: Sequence[Path]) -> list[Recording]:
+    """Return every question in every voice, LibriVox's clips, and the user's recordings."""
+    asked = [
+        Recording(
+            f"question-{number:02d}-{voice}",
+            speak(text, voice, folder / f"q-{number:02d}-{voice}.wav"),
+            text,
+            human=False,
+        )
+        for number, text in enumerate(QUESTIONS)
+        for voice in VOICES
+    ]
+    own = [each for path in speech for each in from_folder(path, folder)]
+    return [*own, *librivox(), *asked]
+
+
+def _samples(path: Path) -> Float32:
+    samples, rate_hz = read_wav(path)
+    return resample(samples, rate_hz, SAMPLE_RATE_HZ)
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -194,7 +290,7 @@ def table(rows: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("first_pass")
-    parser.add_argument("--part", nargs="+", default=["overlap", "texts"])
+    parser.add_argument("--part", nargs="+", default=["overlap", "texts", "sure"])
     parser.add_argument("--limit", type=int, default=1000, help="of cases in each part")
     parser.add_argument("--speech", nargs="+", type=Path, default=[], metavar="DIR")
     parser.add_argument("--json", type=Path)
@@ -206,11 +302,15 @@ def main() -> None:
     assert isinstance(passes, TwoPassModel)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        recordings = _recordings(Path(scratch), arguments.speech)[: arguments.limit]
         for part in arguments.part:
-            if part == "overlap":
-                results[part] = overlap(passes, Path(scratch), arguments.limit)
-            else:
-                results[part] = texts(passes, Path(scratch), arguments.limit, arguments.speech)
+            match part:
+                case "overlap":
+                    results[part] = overlap(passes, Path(scratch), arguments.limit)
+                case "texts":
+                    results[part] = texts(passes, recordings)
+                case _:
+                    results[part] = sure(passes, recordings, folders["first-pass"])
             print(f"\n## {part}\n\n{table(results[part])}", flush=True)
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
