@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from tiny_wenet import tones, write_pack
 
-from edgevoice import catalogue, cli, config, manifest, packs, settings
+from edgevoice import catalogue, cli, config, loading, manifest, packs, settings
 from edgevoice.engines.recogniser import load_passes
 from edgevoice.engines.two_passes import TwoPassModel
 from edgevoice.errors import ConfigError
+from edgevoice.load_policy import Step, rules
 from edgevoice.settings import RecogniserSettings, Settings
 from edgevoice.sources import PackageSource, parse
 from edgevoice.store import Store, describe
@@ -147,6 +148,15 @@ def test_the_bundles_first_pass_is_found_by_the_recogniser_it_is_for(
     assert (partial.text, partial.heard_by) == ("abc", "first")
     assert recogniser.conclude().heard_by == "second"
     model.close()
+    # Under load it listens alone.
+    assert Step.RECOGNITION in rules(chosen).steps
+    cheaper = loading.cheaper(chosen, Store.default()).recogniser
+    assert cheaper is not None
+    alone = cheaper()
+    recogniser = alone.open()
+    recogniser.accept(tones("abc"))
+    assert (recogniser.conclude().text, recogniser.conclude().heard_by) == ("abc", "")
+    alone.close()
 
 
 @pytest.mark.parametrize(
