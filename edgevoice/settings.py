@@ -87,7 +87,7 @@ class RecogniserSettings:
         choices=PASSES,
     )
     second_pass_wait_ms: float = setting(
-        1500.0,
+        3000.0,
         "wait for `model`; the first pass's text is answered when it takes longer",
         low=100,
         high=60000,

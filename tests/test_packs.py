@@ -139,7 +139,7 @@ def test_the_bundles_first_pass_is_found_by_the_recogniser_it_is_for(
     assert chosen.artifacts()["recogniser"] == whisper.name
     assert chosen.cheaper() == {"recogniser": "tones"}
     folders = {"first-pass": Store.default().path("tones"), "recogniser": whisper}
-    model = load_passes(folders, RecogniserSettings())
+    model = load_passes(folders, RecogniserSettings(), patient=True)
     assert isinstance(model, TwoPassModel)
     recogniser = model.open()
     recogniser.accept(tones("abc   "))
