@@ -79,7 +79,9 @@ class SpeechPaused:
 class PartialHeard:
     """The recogniser's text so far, while the user speaks.
 
-    What the first of two passes heard is shown and not acted on: the second will rewrite it.
+    What the first of two passes heard is shown and not acted on: the second will rewrite it. What
+    the second makes of a turn that goes on (where ``stable`` is less than ``text``) is acted on and
+    not shown.
     """
 
     at_ms: float

@@ -319,12 +319,15 @@ class Session:
     def _note(self, event: Event) -> None:
         """Tell watchers what the machine does not act on, and keep the turn's marks."""
         match event:
-            case PartialHeard(at_ms=at_ms, text=text, heard_by=heard_by):
+            case PartialHeard(at_ms=at_ms, text=text, stable=stable, heard_by=heard_by):
                 if self._state.phase in _USERS:
                     whole = f"{self._state.carried} {text}".strip()
-                    self._notice(
-                        TranscriptNotice(at_ms, "user", whole, final=False, heard_by=heard_by)
-                    )
+                    # Where two passes listen, the first shows how a turn goes on, and the second
+                    # what it was.
+                    if heard_by != "second" or stable == text:
+                        self._notice(
+                            TranscriptNotice(at_ms, "user", whole, final=False, heard_by=heard_by)
+                        )
                     # What is read while the user speaks need not be read when the turn is over;
                     # what will be rewritten would have to be read again.
                     budget = self._rules.speculation_budget

@@ -93,8 +93,9 @@ class RecogniserSettings:
         high=60000,
     )
     rewrite_interval_ms: float = setting(
-        4000.0,
-        "new audio of a turn that goes on between two texts of `model` where both passes listen",
+        1000.0,
+        "new audio of a turn that goes on between two texts of `model` where both passes listen: "
+        "the language model reads them ahead",
         low=100,
         high=60000,
     )

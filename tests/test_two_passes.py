@@ -112,6 +112,13 @@ def test_what_the_second_makes_of_a_long_turn_comes_before_the_firsts_words(pass
     assert passes.both.partial() == Transcript("What is", "What", 0.0, "second")
 
 
+def test_what_has_no_words_is_not_rewritten(passes: Passes) -> None:
+    """A keyboard over the agent, of which Whisper would make a sentence."""
+    passes.second.growing = Transcript("I'm not sure what to do")
+    passes.both.accept(sound(1000))
+    assert passes.both.partial() is None
+
+
 def test_a_late_second_leaves_the_first_its_word(passes: Passes) -> None:
     passes.both.accept(sound(500))
     passes.second.gate.clear()
@@ -139,12 +146,14 @@ def test_one_that_is_still_at_it_is_not_asked_to_do_more_meanwhile(passes: Passe
 
 def test_one_that_was_late_does_not_look_ahead(passes: Passes) -> None:
     """Until it has been in time: its decodes would hold up the first pass."""
+    passes.first.growing = Transcript("what is")
     passes.second.growing = Transcript("What is")
     passes.second.gate.clear()
     passes.both.conclude()
     passes.second.gate.set()
     time.sleep(0.02)
-    assert passes.both.partial() is None
+    partial = passes.both.partial()
+    assert partial is not None and partial.heard_by == "first"
     assert passes.both.conclude().heard_by == "second"
     partial = passes.both.partial()
     assert partial is not None and partial.heard_by == "second"

@@ -44,7 +44,12 @@ class BoundedRecogniser:
         if self._wait_ms is not None and (self._busy() or self._took_ms > SWIFT_MS):
             return None
         self._feed()
-        return self._recogniser.partial()
+        began_s = time.monotonic()
+        found = self._recogniser.partial()
+        took_ms = (time.monotonic() - began_s) * 1000.0
+        if took_ms > SWIFT_MS:
+            self._took_ms = took_ms
+        return found
 
     def conclude(self) -> Transcript | None:
         """Return the text of all audio since the last reset; None when it takes too long.

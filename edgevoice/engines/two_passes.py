@@ -40,7 +40,7 @@ class TwoPassRecogniser:
         self.first = first
         self._second = second
         self._unshown_samples = 0  # to the second pass
-        self._worded = False  # the first pass has heard words over the agent
+        self._worded = False  # the first pass has heard words
         self._at_silence: str | None = None  # the second's text when the first's rules last fired
 
     def accept(self, samples: Float32) -> None:
@@ -51,9 +51,10 @@ class TwoPassRecogniser:
         self.first.accept(samples)
 
     def partial(self) -> Transcript | None:
-        """Return what the first pass hears, or what the second makes of a long turn so far."""
-        rewritten = self._second.partial()
+        """Return what the first pass hears, or now and then what the second makes of the words."""
         heard = self.first.partial()
+        self._worded = self._worded or (heard is not None and bool(heard.text))
+        rewritten = self._second.partial() if self._worded else None
         if rewritten is not None:
             return replace(rewritten, heard_by="second")
         return replace(heard, heard_by="first") if heard is not None else None
