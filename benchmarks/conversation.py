@@ -165,9 +165,11 @@ async def converse(
 ) -> dict[str, Tally]:
     tallies = {name: Tally() for name in urls}
     for number in range(rounds):
-        for recording in recordings:
-            for name, url in urls.items():
-                turn = await ask(url, recording)
+        for place, recording in enumerate(recordings):
+            # Another first each time: what a loaded machine does follows the order.
+            begin = place % len(urls)
+            for name in [*urls][begin:] + [*urls][:begin]:
+                turn = await ask(urls[name], recording)
                 tallies[name].answers.append(turn)
                 told = f"{turn.response_latency_ms} ms, WER {turn.wer}, {turn.transcript!r}"
                 print(f"{number} {recording.name} {name}: {told}", file=sys.stderr)

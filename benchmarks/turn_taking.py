@@ -2,6 +2,7 @@
 
     python benchmarks/turn_taking.py [--part latency pauses interruptions disturbances speculation
                                       echo] [--limit N] [--minutes 10] [--json FILE]
+                                     [--passes second both]
 
 Everything but `echo` runs in real time through the daemon's WebSocket, with the default bundle;
 `echo` runs whole sessions in lock step (see `echo.py`). Needs voicebench, flite and the bundle.
@@ -43,6 +44,7 @@ class Bench:
         self.limit: int = arguments.limit
         self.minutes: float = arguments.minutes
         self.sets = [part for each in arguments.set for part in ("--set", each)]
+        self.passes: list[str] = arguments.passes
         self._servers = contextlib.ExitStack()
         self._urls: dict[tuple[str, ...], str] = {}
 
@@ -51,6 +53,14 @@ class Bench:
 
     def __exit__(self, *raised: object) -> None:
         self._servers.close()
+
+    def subjects(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Name, subject and options of what `latency` compares: edgevoice as often as wanted."""
+        own = [
+            (f"{each} listening", ("--set", f"recogniser.passes={each}")) for each in self.passes
+        ]
+        ours = [(name, "edgevoice", options) for name, options in own or [("edgevoice", ())]]
+        return [*ours, ("cascade", "cascade", ())]
 
     def url(self, subject: str, *options: str) -> str:
         key = (subject, *options)
@@ -68,15 +78,15 @@ def tell(line: str) -> None:
 
 def latency(bench: Bench) -> dict[str, Any]:
     recordings = (questions(bench.folder) + librivox())[: bench.limit]
-    urls = {name: bench.url(name) for name in conversation.SUBJECTS}
+    urls = {name: bench.url(subject, *options) for name, subject, options in bench.subjects()}
     tallies = asyncio.run(conversation.converse(urls, recordings, [], 1))
     human = {r.name for r in recordings if r.human}
     found = {name: conversation.summary(tally, human) for name, tally in tallies.items()}
     kept = ("asked", "missed", "talked_over_the_user", "latency_p50_ms", "latency_p90_ms")
     kept += ("latency_max_ms", "wer_all")
     result: dict[str, Any] = {name: {k: row[k] for k in kept} for name, row in found.items()}
-    own, other = (found[name]["latency_p50_ms"] for name in ("edgevoice", "cascade"))
-    result["ratio of p50"] = round(own / other, 3)
+    *own, cascade = (row["latency_p50_ms"] for row in found.values())
+    result["ratio of p50"] = ", ".join(f"{each / cascade:.3f}" for each in own)
     return result
 
 
@@ -178,6 +188,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="of cases in each part")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the agent's speech (echo)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--passes",
+        nargs="+",
+        default=[],
+        choices=("first", "second", "both"),
+        help="latency: compare edgevoice with these passes listening, all in the same run",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}

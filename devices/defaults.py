@@ -82,6 +82,7 @@ def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:
         **{(_SECTIONS[stage], "model"): name for stage, name in profile.models.items()},
         **{_CHUNKS[stage]: length_ms for stage, length_ms in profile.chunks_ms.items()},
         **_providers(profile),
+        **({("recogniser", "passes"): profile.passes} if profile.passes else {}),
         ("audio", "port"): profile.audio.port,
         **{("load", key): value for key, value in _load(profile).items()},
     }

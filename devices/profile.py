@@ -19,6 +19,7 @@ from typing import Any
 from edgevoice import affinity, config, strict_table
 from edgevoice.devices import features
 from edgevoice.errors import ConfigError, unknown
+from edgevoice.settings import PASSES
 from edgevoice.strict_table import Table
 
 STAGES = ("asr", "llm", "tts")
@@ -66,6 +67,7 @@ _OWN_KEYS = (
     "memory_budget_mb",
     "providers",
     "recognition",
+    "passes",
     "recognised_by",
     "audio",
     "schemes",
@@ -131,6 +133,8 @@ class DeviceProfile:
         providers: Of :data:`PROVIDERS`, the first to be preferred.
         recognition: One of :data:`RECOGNITION`; ``segmented``: too slow for a recogniser that
             decodes all the time.
+        passes: Of :data:`edgevoice.settings.PASSES`, which listen where the user has not chosen and
+            there are two; "" for what the settings say.
         recognised_by: Texts of which one is in the device tree's model or compatible, or in the
             name of Android's chip. Not inherited.
         audio: Its port.
@@ -160,6 +164,7 @@ class DeviceProfile:
     memory_budget_mb: int = 0
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     recognition: str = "any"
+    passes: str = ""
     recognised_by: tuple[str, ...] = ()
     audio: AudioPort = field(default_factory=AudioPort)
     schemes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -261,6 +266,7 @@ def parse(data: Any, name: str, origin: str, parent: DeviceProfile | None = None
         memory_budget_mb=table.whole("memory_budget_mb", 64, 1 << 24, base.memory_budget_mb),
         providers=table.choices("providers", PROVIDERS, base.providers),
         recognition=table.choice("recognition", RECOGNITION, base.recognition),
+        passes=table.choice("passes", PASSES, base.passes) if "passes" in data else base.passes,
         recognised_by=table.choices("recognised_by"),
         audio=AudioPort(
             audio.choice("port", PORTS, base.audio.port),

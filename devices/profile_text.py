@@ -9,7 +9,7 @@ from edgevoice.config import literal
 from edgevoice.devices.profile import BUDGETS, DeviceProfile
 
 _KEYS = ("title", "inherits", "architecture", "cpu_features", "memory_mb", "memory_budget_mb")
-_MORE_KEYS = ("providers", "recognition", "recognised_by", "notes")
+_MORE_KEYS = ("providers", "recognition", "passes", "recognised_by", "notes")
 _TABLES = (
     "schemes",
     "threads",

@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgevoice import sources
+from edgevoice import packs, sources
 from edgevoice.errors import ConfigError, unknown
-from edgevoice.manifest import FORMATS, STAGES, is_inside
-from edgevoice.sources import Source
+from edgevoice.manifest import FORMATS, STAGES, Manifest, is_inside
+from edgevoice.sources import PackageSource, Source
 from edgevoice.strict_table import Table
 
 DEFAULT_BUNDLE = "default"
@@ -91,7 +91,8 @@ class Entry:
     """One artifact that can be pulled; the fields it shares with a manifest mean the same.
 
     ``verified`` says that every file was fetched and hashed by this project. ``download_mb`` is
-    the approximate download of an entry that was not.
+    the approximate download of an entry that was not. ``pack`` is the manifest of one that comes
+    with edgevoice itself.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Entry:
     prepare: Preparation | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
     download_mb: int = 0
+    pack: Manifest | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -190,6 +192,8 @@ def _entry(name: str, data: Any, origin: str) -> Entry:
     where = f"{origin}: artifacts.{name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{where}: a name is letters, digits, '.', '_' and '-'")
+    if isinstance(data, Mapping) and "pack" in data:
+        return _packed(name, Table(data, where, ("pack", "description")))
     table = Table(
         data,
         where,
@@ -217,6 +221,28 @@ def _entry(name: str, data: Any, origin: str) -> Entry:
         prepare=_preparation(table.get("prepare", dict), f"{where}.prepare"),
         engine=_plain_json(engine, f"{where}.engine"),
         download_mb=table.get("download_mb", int, 0),
+    )
+
+
+def _packed(name: str, table: Table) -> Entry:
+    """Return the entry of a pack inside edgevoice; its manifest says the rest."""
+    if table.get("pack", bool) is not True:
+        raise ConfigError(f"{table.where}.pack: must be true, or left out")
+    pack = packs.described(name)
+    return Entry(
+        name=name,
+        stage=pack.stage,
+        family=pack.family,
+        format=pack.format,
+        scheme=pack.scheme,
+        licence=pack.licence,
+        description=table.get("description", str),
+        verified=True,
+        files=tuple(
+            SourceFile(f.path, (PackageSource(name, f.path),), f.size, f.sha256) for f in pack.files
+        ),
+        engine=pack.engine,
+        pack=pack,
     )
 
 

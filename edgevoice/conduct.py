@@ -18,6 +18,7 @@ from edgevoice.events import (
     DropAnswer,
     DuckAnswer,
     ForgetUtterance,
+    HeardBy,
     HoldAnswer,
     InterruptAnswer,
     MetricsNotice,
@@ -53,6 +54,9 @@ class Conductor:
         notice: Takes notices.
         now_ms: The session's clock.
         echo_margin_db: See :meth:`edgevoice.microphone.Microphone.echo_margin_db`.
+
+    Attributes:
+        heard_by: Of two passes, which one wrote down the turn that may be over.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Conductor:
         self._notice = notice
         self._now_ms = now_ms
         self._echo_margin_db = echo_margin_db
+        self.heard_by: HeardBy = ""
         self._timer: StartTimer | None = None
         self._turns = 0
         self._released_text = ""
@@ -198,4 +203,6 @@ class Conductor:
         rest = text.removeprefix(self._told_text).strip()
         self._told_text = text
         if rest:
-            self._notice(TranscriptNotice(self._now_ms(), "user", rest, final=True))
+            self._notice(
+                TranscriptNotice(self._now_ms(), "user", rest, True, heard_by=self.heard_by)
+            )

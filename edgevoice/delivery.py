@@ -20,11 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgevoice import hub
+from edgevoice import hub, packs
 from edgevoice.download import download
 from edgevoice.errors import ArtifactError, FetchError, MissingDependencyError
 from edgevoice.progress import Meter
-from edgevoice.sources import FileSource, HfSource, PypiSource, Source, UrlSource
+from edgevoice.sources import (
+    FileSource,
+    HfSource,
+    PackageSource,
+    PypiSource,
+    Source,
+    UrlSource,
+)
 from edgevoice.store import Store
 
 _CHUNK_BYTES = 1 << 20
@@ -72,7 +79,10 @@ def deliver(source: Source, target: Path, size: int | None, cache: Cache, meter:
         ArtifactError: There is more of it than ``size``.
     """
     if isinstance(source, FileSource):
-        _copy_file(source, target, meter)
+        _copy_file(Path(source.path), target, meter)
+        return
+    if isinstance(source, PackageSource):
+        _copy_file(packs.ROOT / source.pack / source.path, target, meter)
         return
     # A second process that wants the same wheel waits, then finds it here.
     with cache.store.lock(key(source)):
@@ -90,9 +100,9 @@ def deliver(source: Source, target: Path, size: int | None, cache: Cache, meter:
                 cache.root.rmdir()
 
 
-def _copy_file(source: FileSource, target: Path, meter: Meter) -> None:
+def _copy_file(source: Path, target: Path, meter: Meter) -> None:
     try:
-        with Path(source.path).open("rb") as read, target.open("wb") as write:
+        with source.open("rb") as read, target.open("wb") as write:
             total = os.fstat(read.fileno()).st_size
             with meter(target.name, total) as advance:
                 _copy(read, write, advance)

@@ -102,6 +102,7 @@ def examine(settings: Settings, store: Store, *, quick: bool = False) -> Iterato
     yield from _sound(settings)
     yield _daemon()
     yield from _machine(store)
+    yield _passes(settings)
     yield _load(settings)
 
 
@@ -141,12 +142,13 @@ class _Stage:
 
 def _stages(settings: Settings, store: Store) -> list[_Stage]:
     from edgevoice.engines.language_model import load_language_model
-    from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
+    from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser, of_first_pass
     from edgevoice.engines.silero_vad import load_vad
     from edgevoice.engines.speech import load_speech
 
     loaders: dict[str, Callable[[Path], object]] = {
         "vad": partial(load_vad, settings=settings.vad),
+        "first-pass": partial(load_recogniser, settings=of_first_pass(settings.recogniser)),
         "recogniser": partial(load_recogniser, settings=settings.recogniser),
         "end-of-turn": partial(load_end_of_turn, settings=settings.end_of_turn),
         "language-model": partial(load_language_model, settings=settings.language_model),
@@ -159,6 +161,7 @@ def _stages(settings: Settings, store: Store) -> list[_Stage]:
     under_load = [
         _Stage(f"{stage}*", model, loaders[stage], _folder(store, model))
         for stage, model in settings.cheaper().items()
+        if model not in settings.artifacts().values()
     ]
     return [*ordinary, *under_load]
 
@@ -273,6 +276,17 @@ def _daemon() -> Check:
         "note",
         f"runs on {', '.join(addresses)}" if addresses else "not running",
     )
+
+
+def _passes(settings: Settings) -> Check:
+    listen = settings.recogniser.heard_with()
+    if "first-pass" in listen:
+        detail = (
+            f"{listen['first-pass']} hears along, {listen['recogniser']} writes what is answered"
+        )
+    else:
+        detail = f"{listen['recogniser']} listens alone (recogniser.passes, recogniser.first_pass)"
+    return Check("machine", "recognition", "note", detail)
 
 
 def _load(settings: Settings) -> Check:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from edgevoice.engines import providers
 from edgevoice.engines.providers import Ran
+from edgevoice.engines.two_passes import TwoPassModel
 from edgevoice.frames import Float32
 from edgevoice.stages import (
     Cancelled,
@@ -48,39 +49,51 @@ def wrapped(engines: Engines, call: Around, stretch: Around = _nothing) -> Engin
     judge = engines.end_of_turn
     return Engines(
         vad=engines.vad,
-        recogniser=_RecogniserModel(engines.recogniser, call),
+        recogniser=_recogniser(engines.recogniser, call),
         end_of_turn=_EndOfTurn(judge, call) if judge is not None else None,
         language_model=_LanguageModelModel(engines.language_model, call, stretch),
         speech=_Speech(engines.speech, call, stretch),
     )
 
 
+def _recogniser(model: RecogniserModel, call: Around) -> RecogniserModel:
+    """Each pass is a stage of its own."""
+    if isinstance(model, TwoPassModel):
+        first = _RecogniserModel(model.first, call, "first-pass")
+        return model.with_passes(first, _RecogniserModel(model.second, call))
+    return _RecogniserModel(model, call)
+
+
 class _RecogniserModel:
-    def __init__(self, model: RecogniserModel, call: Around) -> None:
-        self._model, self._call = model, call
+    def __init__(self, model: RecogniserModel, call: Around, stage: str = "recogniser") -> None:
+        self._model, self._call, self._stage = model, call, stage
         self.provider: Ran | None = providers.of(model)
 
     def open(self) -> Recogniser:
-        return _Recogniser(self._model.open(), self._call)
+        return _Recogniser(self._model.open(), self._call, self._stage)
 
     def close(self) -> None:
         self._model.close()
 
 
 class _Recogniser:
-    def __init__(self, recogniser: Recogniser, call: Around) -> None:
-        self._recogniser, self._call = recogniser, call
+    def __init__(self, recogniser: Recogniser, call: Around, stage: str) -> None:
+        self._recogniser, self._call, self._stage = recogniser, call, stage
 
     def accept(self, samples: Float32) -> None:
         self._recogniser.accept(samples)
 
     def partial(self) -> Transcript | None:
-        with self._call("recogniser", "partial"):
+        with self._call(self._stage, "partial"):
             return self._recogniser.partial()
 
     def conclude(self) -> Transcript:
-        with self._call("recogniser", "final text"):
+        with self._call(self._stage, "final text"):
             return self._recogniser.conclude()
+
+    def glance(self) -> Transcript:
+        with self._call(self._stage, "words over the agent"):
+            return self._recogniser.glance()
 
     def endpoint(self) -> bool:
         return self._recogniser.endpoint()

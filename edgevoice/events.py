@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+HeardBy: TypeAlias = Literal["", "first", "second"]
+"""Which of two passes a text is of; "" where one recogniser hears alone."""
+
 # --------------------------------------------------------------------------- events
 
 
@@ -74,11 +77,17 @@ class SpeechPaused:
 
 @dataclass(frozen=True, slots=True)
 class PartialHeard:
-    """The recogniser's text so far, while the user speaks."""
+    """The recogniser's text so far, while the user speaks.
+
+    What the first of two passes heard is shown and not acted on: the second will rewrite it. What
+    the second makes of a turn that goes on (where ``stable`` is less than ``text``) is acted on and
+    not shown.
+    """
 
     at_ms: float
     text: str
     stable: str
+    heard_by: HeardBy = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class PauseTranscribed:
     Attributes:
         said: What the agent said in the seconds before, "" if it was silent.
         wasted_share: Share (0 to 1) of the work made ahead in this session that was for nothing.
+        heard_by: Of two passes, which one's text it is.
     """
 
     at_ms: float
@@ -95,6 +105,7 @@ class PauseTranscribed:
     text: str
     said: str = ""
     wasted_share: float = 0.0
+    heard_by: HeardBy = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,7 @@ class OverlapHeard:
         said: What the agent says around the playback position.
         remaining_ms: How much of what has been made of the answer is still to be heard; None
             while more is being made.
+        heard_by: Of two passes, which one's text it is.
     """
 
     at_ms: float
@@ -127,6 +139,7 @@ class OverlapHeard:
     text: str
     said: str = ""
     remaining_ms: float | None = None
+    heard_by: HeardBy = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,13 +357,17 @@ class StateNotice:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptNotice:
-    """Words of the user or of the agent. Final agent text is what was *heard* of the answer."""
+    """Words of the user or of the agent. Final agent text is what was *heard* of the answer.
+
+    ``heard_by`` says which of two passes wrote down the user's.
+    """
 
     at_ms: float
     role: Literal["user", "agent"]
     text: str
     final: bool
     interrupted: bool = False
+    heard_by: HeardBy = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgevoice.engines.bounded_wait import SWIFT_MS
+from edgevoice.errors import EngineError
 from edgevoice.events import (
     EndpointReached,
     Event,
@@ -26,15 +28,11 @@ from edgevoice.events import (
     PauseTranscribed,
 )
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
-from edgevoice.stages import EndOfTurn, Recogniser, RecogniserModel
+from edgevoice.stages import EndOfTurn, Recogniser, RecogniserModel, Transcript
 from edgevoice.workers import Job, Worker
 
 _JUDGED_SAMPLES = 8 * SAMPLE_RATE_HZ
 """Smart Turn looks at the last 8 s."""
-
-_SWIFT_MS = 300.0
-"""A recogniser that takes longer for an utterance does not look ahead: what it finds comes too late
-to be of use, and where the speech goes on it is behind."""
 
 _TELLING_MS = 1000.0
 """Of shorter speech the real-time factor says little: Whisper takes as long for a word as for
@@ -78,13 +76,15 @@ class Listener:
         self._judge = judge
         self._post = post
         self._now_ms = now_ms
+        self._on_error = on_error
         self._recognition = Worker("edgevoice-recogniser", on_error)
         self._judgement = Worker("edgevoice-end-of-turn", on_error)
         self.has_floor = False
         self._open = False
         self._quiet = False
         self._voiced = 0  # how often speech went on, or an utterance was closed
-        self._ahead: tuple[int, str] | None = None  # `_voiced` and the words up to the silence then
+        # `_voiced`, and the words up to the silence then.
+        self._ahead: tuple[int, Transcript] | None = None
         self._took_ms = 0.0
         self._batch: list[Float32] = []
         self._since_onset: deque[Float32] = deque()
@@ -166,7 +166,7 @@ class Listener:
             self._look(self._glimpse)
 
     def _look(self, job: Job) -> None:
-        if self._open and self.has_floor and self._took_ms <= _SWIFT_MS:
+        if self._open and self.has_floor and self._took_ms <= SWIFT_MS:
             self._flush()
             self._recognise_with(job)
 
@@ -198,7 +198,8 @@ class Listener:
         """Ask for the words of the utterance so far; :class:`OverlapHeard` answers."""
         self._flush()
         self._wanted_probe = probe
-        self._recognise_with(lambda: self._transcribe_overlap(probe))
+        quiet = self._quiet
+        self._recognise_with(lambda: self._transcribe_overlap(probe, quiet))
 
     def forget(self, until_ms: float) -> None:
         """Close the utterance; speech that began after ``until_ms`` opens the next one.
@@ -262,8 +263,8 @@ class Listener:
         if behind or self._quiet:
             return  # Of audio that is already old, or just before the whole text is asked for.
         partial = self._recogniser.partial()
-        if partial is not None and partial.text:
-            self._post(PartialHeard(self._now_ms(), partial.text, partial.stable))
+        if partial is not None:
+            self._tell(partial, partial.stable)
         if self._recogniser.endpoint():
             self._post(EndpointReached(self._now_ms()))
 
@@ -271,47 +272,51 @@ class Listener:
         with self._lock:
             behind = self._queued_samples > 0
         if not behind:
-            self._tell(self._conclude())
+            heard = self._conclude()
+            self._tell(heard, heard.text)
 
     def _transcribe_ahead(self, voiced: int) -> None:
         if voiced == self._voiced:
-            text = self._conclude()
-            self._ahead = (voiced, text)
-            self._tell(text)
+            heard = self._conclude()
+            self._ahead = (voiced, heard)
+            self._tell(heard, heard.text)
 
-    def _tell(self, text: str) -> None:
-        if text:
-            self._post(PartialHeard(self._now_ms(), text, text))
+    def _tell(self, heard: Transcript, stable: str) -> None:
+        if heard.text:
+            self._post(PartialHeard(self._now_ms(), heard.text, stable, heard.heard_by))
 
-    def _conclude(self) -> str:
+    def _conclude(self) -> Transcript:
         began_ms = self._now_ms()
-        text = self._recogniser.conclude().text
+        heard = self._recogniser.conclude()
         took_ms = self._now_ms() - began_ms
+        if heard.trouble:
+            self._on_error(EngineError(heard.trouble))
         # What was decoded before is told again at no cost, and says nothing of the next time.
         self._took_ms = max(took_ms, _FADING * self._took_ms)
-        return text
+        return heard
 
     def _transcribe(self, pause: int, voiced: int | None) -> None:
         if pause != self._wanted_pause:
             return  # The user went on before we came to it.
-        text = ""
+        heard = Transcript("")
         try:
             if self._ahead is not None and self._ahead[0] == voiced:
-                text = self._ahead[1]
+                heard = self._ahead[1]
             else:
-                text = self._conclude()
+                heard = self._conclude()
         finally:
             # Also after a failure: the turn waits for this word and must not wait for ever.
-            self._post(PauseTranscribed(self._now_ms(), pause, text))
+            self._post(PauseTranscribed(self._now_ms(), pause, heard.text, heard_by=heard.heard_by))
 
-    def _transcribe_overlap(self, probe: int) -> None:
+    def _transcribe_overlap(self, probe: int, quiet: bool) -> None:
         if probe != self._wanted_probe:
             return  # It was decided without it.
-        text = ""
+        heard = Transcript("")
         try:
-            text = self._recogniser.conclude().text
+            # Speech that has ended is decided on by these words.
+            heard = self._recogniser.conclude() if quiet else self._recogniser.glance()
         finally:
-            self._post(OverlapHeard(self._now_ms(), probe, text))
+            self._post(OverlapHeard(self._now_ms(), probe, heard.text, heard_by=heard.heard_by))
 
     def _judge_pause(self, pause: int, audio: Float32) -> None:
         if pause != self._wanted_pause or self._judge is None:

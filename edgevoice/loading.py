@@ -18,7 +18,12 @@ from edgevoice import native_memory
 from edgevoice.affinity import Pin
 from edgevoice.engine_calls import wrapped
 from edgevoice.engines.language_model import load_language_model
-from edgevoice.engines.recogniser import load_end_of_turn, load_recogniser
+from edgevoice.engines.recogniser import (
+    load_end_of_turn,
+    load_passes,
+    load_recogniser,
+    of_first_pass,
+)
 from edgevoice.engines.silero_vad import load_vad
 from edgevoice.engines.speech import load_speech
 from edgevoice.load_governor import Cheaper
@@ -48,7 +53,10 @@ def load_hearing(settings: Settings, store: Store | None = None) -> Hearing:
     judge = settings.end_of_turn
     return Hearing(
         load_vad(models.path(settings.vad.model), settings.vad),
-        load_recogniser(models.path(settings.recogniser.model), settings.recogniser),
+        load_passes(
+            {stage: models.path(name) for stage, name in settings.recogniser.heard_with().items()},
+            settings.recogniser,
+        ),
         load_end_of_turn(models.path(judge.model), judge) if judge.model else None,
     )
 
@@ -68,7 +76,7 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
         recogniser = pool.submit(
-            _held, pins["recogniser"], load_recogniser, folders["recogniser"], settings.recogniser
+            _held, pins["recogniser"], load_passes, folders, settings.recogniser
         )
         end_of_turn: Future[EndOfTurn] | None = None
         if judge is not None:
@@ -106,6 +114,7 @@ Made = TypeVar("Made")
 
 def _pins(settings: Settings) -> Mapping[str, Pin]:
     return {
+        "first-pass": Pin("recogniser", settings.recogniser.cores),
         "recogniser": Pin("recogniser", settings.recogniser.cores),
         "end-of-turn": Pin("end-of-turn", settings.end_of_turn.cores),
         "language-model": Pin("language-model", settings.language_model.cores),
@@ -130,7 +139,9 @@ def cheaper(settings: Settings, store: Store | None = None) -> Cheaper:
     models = store or Store.default()
     folders = {stage: models.path(name) for stage, name in settings.cheaper().items()}
     recogniser, language_model = folders.get("recogniser"), folders.get("language-model")
-    listens = replace(settings.recogniser, model=settings.load.recogniser)
+    listens = settings.recogniser
+    if not settings.load.recogniser:
+        listens = of_first_pass(listens)
     answers = replace(settings.language_model, model=settings.load.language_model)
     return Cheaper(
         recogniser=partial(load_recogniser, recogniser, listens) if recogniser else None,

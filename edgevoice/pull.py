@@ -10,7 +10,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,7 +115,11 @@ class Puller:
         if problems:
             self.say(f"{entry.name}: damaged ({problems[0]}), fetching it again")
             return False
-        made_by = self.store.manifest(entry.name).checks.get("conversion")
+        here = self.store.manifest(entry.name)
+        if entry.pack is not None and here.files != entry.pack.files:
+            self.say(f"{entry.name}: another edgevoice's, taking this one's")
+            return False
+        made_by = here.checks.get("conversion")
         if entry.prepare is not None and made_by != entry.prepare.as_json():
             self.say(f"{entry.name}: made by an earlier conversion, making it again")
             return False
@@ -162,6 +166,10 @@ class Puller:
                     scheme, format_ = done.scheme, done.format
                     engine |= done.engine
                     checks |= {**done.checks, "conversion": entry.prepare.as_json()}
+                if entry.pack is not None:
+                    told = replace(entry.pack, checks={**entry.pack.checks, **checks})
+                    self.store.publish(out, told)
+                    return
                 artifact = Manifest(
                     name=entry.name,
                     stage=entry.stage,

@@ -179,9 +179,10 @@ def _table(exchanges: Sequence[Exchange]) -> str:
 
 
 def _facts(settings: Settings) -> str:
+    listening = settings.recogniser.heard_with()
     models = {
         "voice activity": settings.vad.model,
-        "recogniser": settings.recogniser.model,
+        **{stage.replace("-", " "): model for stage, model in listening.items()},
         "end of turn": settings.end_of_turn.model or "none",
         "language model": settings.language_model.endpoint_model or settings.language_model.model,
         "voice": settings.speech.model,

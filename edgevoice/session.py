@@ -287,8 +287,12 @@ class Session:
 
     def _with_context(self, event: Event) -> Event:
         """Add what the machine needs to know beside the words: what the agent is saying."""
-        if isinstance(event, PartialHeard) and self._state.phase in _ANSWERING:
-            event = OverlapHeard(event.at_ms, 0, event.text)
+        if (
+            isinstance(event, PartialHeard)
+            and event.heard_by != "first"
+            and self._state.phase in _ANSWERING
+        ):
+            event = OverlapHeard(event.at_ms, 0, event.text, heard_by=event.heard_by)
         match event:
             case OverlapHeard():
                 remaining_ms = self._answerer.remaining_ms
@@ -315,16 +319,26 @@ class Session:
     def _note(self, event: Event) -> None:
         """Tell watchers what the machine does not act on, and keep the turn's marks."""
         match event:
-            case PartialHeard(at_ms=at_ms, text=text):
+            case PartialHeard(at_ms=at_ms, text=text, stable=stable, heard_by=heard_by):
                 if self._state.phase in _USERS:
                     whole = f"{self._state.carried} {text}".strip()
-                    self._notice(TranscriptNotice(at_ms, "user", whole, final=False))
-                    # What is read while the user speaks need not be read when the turn is over.
+                    # Where two passes listen, the first shows how a turn goes on, and the second
+                    # what it was.
+                    if heard_by != "second" or stable == text:
+                        self._notice(
+                            TranscriptNotice(at_ms, "user", whole, final=False, heard_by=heard_by)
+                        )
+                    # What is read while the user speaks need not be read when the turn is over;
+                    # what will be rewritten would have to be read again.
                     budget = self._rules.speculation_budget
-                    if self._answerer.speculation.wasted_share < budget:
+                    wasteful = self._answerer.speculation.wasted_share >= budget
+                    if heard_by != "first" and not wasteful:
                         self._answerer.warm(self._history.messages(whole))
-            case PauseTranscribed(at_ms=at_ms, pause=pause) if pause == self._state.pause:
+            case PauseTranscribed(at_ms=at_ms, pause=pause, heard_by=heard_by) if (
+                pause == self._state.pause
+            ):
                 self._marks.mark("transcribed", at_ms)
+                self._conductor.heard_by = heard_by
             case PauseJudged(at_ms=at_ms, pause=pause) if pause == self._state.pause:
                 self._marks.mark("judged", at_ms)
             case AnswerFailed(at_ms=at_ms, reason=reason):

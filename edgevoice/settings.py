@@ -30,6 +30,12 @@ _CORES_DOC = "cores that it runs on, as taskset takes them (4-7); '' for any"
 _REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with a warning"
 
 
+PASSES = ("first", "second", "both")
+
+FIRST_PASSES: Mapping[str, str] = {}
+"""The streaming recogniser that ``recogniser.first_pass = "auto"`` puts before each recogniser."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """[device]: what this conversation runs on."""
@@ -70,6 +76,29 @@ class RecogniserSettings:
     """[recogniser]: speech to text."""
 
     model: str = setting("whisper-tiny.en-int8", "catalogue name or folder of the recogniser")
+    first_pass: str = setting(
+        "auto",
+        "streaming recogniser that hears along while `model` writes what is answered; 'auto' is "
+        "the bundle's own where it has one for `model`, '' is none",
+    )
+    passes: str = setting(
+        "both",
+        "which of the two listen; where there is no first pass, `model` alone",
+        choices=PASSES,
+    )
+    second_pass_wait_ms: float = setting(
+        3000.0,
+        "wait for `model`; the first pass's text is answered when it takes longer",
+        low=100,
+        high=60000,
+    )
+    rewrite_interval_ms: float = setting(
+        1000.0,
+        "new audio of a turn that goes on between two texts of `model` where both passes listen: "
+        "the language model reads them ahead",
+        low=100,
+        high=60000,
+    )
     threads: int = setting(1, "threads of one decode", low=1, high=64)
     cores: str = setting("", _CORES_DOC)
     chunk_ms: float = setting(
@@ -79,7 +108,7 @@ class RecogniserSettings:
     provider_required: bool = setting(False, _REQUIRED_DOC)
     partial_interval_ms: float = setting(
         1000.0,
-        "new audio between two growing partials of a segmented recogniser",
+        "new audio between two growing partials of a segmented recogniser that listens alone",
         low=100,
         high=10000,
     )
@@ -91,6 +120,22 @@ class RecogniserSettings:
     words: tuple[str, ...] = setting(
         (), "words and names of yours that a streaming pack with a lexicon is to expect"
     )
+
+    def first_pass_name(self) -> str:
+        """Return the artifact that hears along, or would; "" for none."""
+        return FIRST_PASSES.get(self.model, "") if self.first_pass == "auto" else self.first_pass
+
+    def heard_with(self) -> Mapping[str, str]:
+        """Return the artifacts that listen, by stage: one, or the first pass and then the second.
+
+        The stage of a recogniser that listens alone is ``recogniser``, whichever it is.
+        """
+        first = self.first_pass_name()
+        if not first or self.passes == "second":
+            return {"recogniser": self.model}
+        if self.passes == "first":
+            return {"recogniser": first}
+        return {"first-pass": first, "recogniser": self.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +329,9 @@ class LoadSettings:
         24, "length of an answer after the step `answers`; 0: no such step", low=0, high=4096
     )
     recogniser: str = setting(
-        "", "cheaper recogniser for the step `recognition`; '' for no such step"
+        "",
+        "cheaper recogniser for the step `recognition`; '' is the first pass alone where both "
+        "listen, else no such step",
     )
     language_model: str = setting(
         "", "smaller model for the step `language-model`; '' for no such step"
@@ -359,7 +406,7 @@ class Settings:
 
         A stage that is switched off, or that a server answers for, is not among them.
         """
-        named = {"vad": self.vad.model, "recogniser": self.recogniser.model}
+        named = {"vad": self.vad.model, **self.recogniser.heard_with()}
         if self.end_of_turn.model:
             named["end-of-turn"] = self.end_of_turn.model
         if not self.language_model.endpoint:
@@ -374,8 +421,8 @@ class Settings:
         """
         if not self.load.enabled:
             return {}
-        named = {"recogniser": self.load.recogniser}
+        ordinary = self.artifacts()
+        named = {"recogniser": self.load.recogniser or ordinary.get("first-pass", "")}
         if not self.language_model.endpoint:
             named["language-model"] = self.load.language_model
-        ordinary = self.artifacts()
         return {stage: name for stage, name in named.items() if name not in ("", ordinary[stage])}

@@ -1,4 +1,4 @@
-"""Where one file can come from: the four source schemes of the catalogue, read and written.
+"""Where one file can come from: the five source schemes of the catalogue, read and written.
 
 Owns the notation only. :mod:`edgevoice.delivery` gets the bytes.
 """
@@ -11,11 +11,13 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from edgevoice.errors import ConfigError, unknown
+from edgevoice.manifest import is_inside
 
-SCHEMES = ("file", "hf", "pypi", "url")
+SCHEMES = ("file", "hf", "package", "pypi", "url")
 
 _PYPI = re.compile(r"(?P<dist>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.+-]+)!(?P<member>.+)")
 _HF = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)!(?P<path>.+)")
+_PACKAGE = re.compile(r"(?P<pack>[A-Za-z0-9][\w.-]*)!(?P<path>[\w.-]+(?:/[\w.-]+)*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,23 @@ class FileSource:
         return f"file:{self.path}"
 
 
-Source = PypiSource | HfSource | UrlSource | FileSource
+@dataclass(frozen=True, slots=True)
+class PackageSource:
+    """A file of a pack inside edgevoice itself, ``package:PACK!PATH``."""
+
+    pack: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}!{self.path}"
+
+    @property
+    def origin(self) -> str:
+        """The pack, without the path inside it."""
+        return f"package:{self.pack}"
+
+
+Source = PypiSource | HfSource | UrlSource | FileSource | PackageSource
 
 
 def parse(text: str) -> Source:
@@ -107,6 +125,11 @@ def parse(text: str) -> Source:
         if match is None:
             raise ConfigError(f"source {text!r}: write hf:ORG/NAME@REVISION!PATH")
         return HfSource(**match.groupdict())
+    if scheme == "package":
+        match = _PACKAGE.fullmatch(rest)
+        if match is None or not is_inside(match["path"]):
+            raise ConfigError(f"source {text!r}: write package:PACK!PATH")
+        return PackageSource(**match.groupdict())
     if scheme == "url":
         address = urlsplit(rest)
         if address.scheme not in ("http", "https") or not address.netloc:

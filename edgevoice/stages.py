@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from edgevoice.events import HeardBy
 from edgevoice.frames import Float32, Frame, Int16
 
 Role = Literal["system", "user", "assistant"]
@@ -168,11 +169,15 @@ class Transcript:
         text: The best text so far, "" when no words were heard (or only a hallucination).
         stable: A prefix of ``text`` that later audio is not expected to change.
         audio_ms: How much audio since the last reset the text covers.
+        heard_by: The pass that heard it.
+        trouble: Why the second pass had no part in it, "" where nothing went wrong.
     """
 
     text: str
     stable: str = ""
     audio_ms: float = 0.0
+    heard_by: HeardBy = ""
+    trouble: str = ""
 
 
 class Recogniser(Protocol):
@@ -190,6 +195,14 @@ class Recogniser(Protocol):
         """Return the text of all audio since the last reset, as good as this engine can.
 
         The utterance stays open: more audio may follow, and `conclude` be called again.
+        """
+        ...
+
+    def glance(self) -> Transcript:
+        """Return the words so far of speech that goes on, as far as they can be had cheaply.
+
+        Asked every 100 ms or so while somebody speaks over the agent; :meth:`conclude` where
+        nothing is cheaper.
         """
         ...
 

@@ -41,6 +41,7 @@ class Engines:
         """Return what each stage that onnxruntime runs is on, by stage, as a turn meets them."""
         stages = {
             "vad": self.vad,
+            "first-pass": getattr(self.recogniser, "first", None),
             "recogniser": self.recogniser,
             "end-of-turn": self.end_of_turn,
             "language-model": self.language_model,

@@ -140,6 +140,9 @@ class ScriptedRecogniser:
     def partial(self) -> Transcript | None:
         return Transcript(self._text) if self._text else None
 
+    def glance(self) -> Transcript:
+        return self.conclude()
+
     def conclude(self) -> Transcript:
         return Transcript(self._text)
 

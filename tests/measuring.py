@@ -15,6 +15,12 @@ from edgevoice.settings import Settings
 USUAL: Mapping[str, Mapping[str, float]] = {
     "vad": {"window_ms": 0.2},
     "echo-canceller": {"frame_ms": 0.1},
+    "first-pass": {
+        "real_time_factor": 0.01,
+        "first_partial_ms": 700.0,
+        "partial_ms": 10.0,
+        "final_ms": 10.0,
+    },
     "recogniser": {
         "real_time_factor": 0.2,
         "first_partial_ms": 1200.0,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgevoice import catalogue, manifest, sources
 from edgevoice.errors import ConfigError
-from edgevoice.sources import HfSource, PypiSource
+from edgevoice.sources import HfSource, PackageSource, PypiSource
 
 ENTRY: dict[str, Any] = {
     "stage": "vad",
@@ -28,9 +28,9 @@ def parsed(**changes: Any) -> catalogue.Catalogue:
     return catalogue.parse({"artifacts": {"tiny": entry}, "bundles": {"default": ["tiny"]}})
 
 
-def test_the_default_bundle_is_verified_and_needs_nothing_but_pypi() -> None:
+def test_the_default_bundle_is_verified_and_needs_nothing_but_pypi_and_edgevoice() -> None:
     entries = catalogue.load().expand(["default"])
-    assert [e.stage for e in entries] == [
+    assert list(dict.fromkeys(e.stage for e in entries)) == [
         "vad",
         "end-of-turn",
         "recogniser",
@@ -39,7 +39,8 @@ def test_the_default_bundle_is_verified_and_needs_nothing_but_pypi() -> None:
     ]
     for entry in entries:
         assert entry.verified
-        assert all(isinstance(s, PypiSource) for f in entry.files for s in f.sources)
+        sources_of = [s for f in entry.files for s in f.sources]
+        assert all(isinstance(s, PypiSource | PackageSource) for s in sources_of)
 
 
 def test_what_was_never_fetched_has_an_address_and_no_hash() -> None:

@@ -812,7 +812,8 @@ sys.path.insert(0, sys.argv[1])
 from test_daemon import fake_engines
 loading.load_engines = lambda settings: fake_engines()
 from edgevoice.cli import main
-sys.exit(main(["daemon", "run", "--port", "0"]))
+# No models are here, and none is to be kept ready for a device under load.
+sys.exit(main(["daemon", "run", "--port", "0", "--set", "recogniser.first_pass=''"]))
 """
 
 

@@ -181,6 +181,9 @@ def test_a_profile_of_the_configuration(home: Path, monkeypatch: pytest.MonkeyPa
     assert defaults.load(device="rk3588").language_model.threads == 4
     assert defaults.load(None, ["device.profile=rk3588"]).language_model.threads == 4
     assert defaults.load(None, ["device.profile=''"]) == Settings()
+    assert defaults.load(device="raspberry-pi-zero-2w").recogniser.passes == "first"
+    chosen = defaults.load(None, ["recogniser.passes=both"], "raspberry-pi-zero-2w")
+    assert chosen.recogniser.passes == "both"
 
 
 def test_no_more_threads_than_cores(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,13 +70,15 @@ def test_a_bundle_needs_all_of_its_members() -> None:
     assert (found.memory_mb, found.measured, fields(found)) == (860, False, ["memory_mb"])
 
 
-def test_streaming_on_a_device_that_is_too_slow_for_it() -> None:
+def test_streaming_on_a_device_that_is_too_slow_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     zero = profile(recognition="segmented")
     found = fit_bundle("b", [need(name="z", family="online-transducer")], zero)
     assert [str(p) for p in found.problems] == [
         "recognition: z: segmented, and online-transducer recognisers decode all the time"
     ]
     assert fit_artifact(need(family="whisper"), zero).fits
+    monkeypatch.setattr(fit, "FIRST_PASSES", {"whisper": "our-own"})
+    assert fit_artifact(need(name="our-own", family="wenet-ctc"), zero).fits
 
 
 def test_an_npu_artifact_needs_its_provider() -> None:

@@ -88,6 +88,7 @@ def test_what_the_boards_are() -> None:
     assert five.clusters == (Cluster("Cortex-A76", 4, True),)
     assert load_profile("rk3588").cores == 8
     assert load_profile("raspberry-pi-zero-2w").recognition == "segmented"
+    assert load_profile("raspberry-pi-zero-2w").passes == "first"
 
 
 def test_a_profile_inherits_what_it_does_not_say() -> None:
@@ -165,6 +166,7 @@ def test_names_that_lead_nowhere(folder: Path) -> None:
         ("providers = ['CPU']", "providers: unknown value 'CPU'; known: CPUExec"),
         ("architecture = 'arm'", "unknown architecture 'arm'; known: aarch64, x86_64"),
         ("recognition = 'never'", "unknown recognition 'never'; known: any, segmented"),
+        ("passes = 'none'", "unknown passes 'none'; known: both, first, second"),
         ("memory_mb = 64", "mine.toml: memory_mb = 64: must be from 128"),
         ("[audio]\nport = 'alsa'", "audio: unknown port 'alsa'; known: auto, pulse, pyaudio"),
         ("[audio]\nlatency_ms = -1", "latency_ms = -1: must be from 0 to 5000"),

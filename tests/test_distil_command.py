@@ -199,6 +199,9 @@ class Hears:
     def accept(self, samples: object) -> None:
         pass
 
+    def glance(self) -> Transcript:
+        return self.conclude()
+
     def conclude(self) -> Transcript:
         return Transcript(self._text, self._text, 0.0)
 

@@ -54,14 +54,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 
 def test_the_default_models_are_in_the_catalogue_and_the_licence_table() -> None:
-    settings = Settings()
-    named = {
-        settings.vad.model,
-        settings.recogniser.model,
-        settings.end_of_turn.model,
-        settings.language_model.model,
-        settings.speech.model,
-    }
+    named = set(Settings().artifacts().values())
     bundle = {entry.name for entry in catalogue.load().expand(["default"])}
     assert bundle == named
     for entry in catalogue.load().expand(["default"]):

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "pull",
             "unpack",
             "hub",
+            "packs",
         ),
         *("devices", "runfile", "service_manager", "read_ahead"),
     ),

@@ -188,7 +188,16 @@ def test_a_step_that_is_lost_is_not_taken_again() -> None:
 def test_only_what_the_settings_make_possible_is_a_step(
     changes: list[str], steps: tuple[str, ...]
 ) -> None:
-    assert rules(override(Settings(), changes)).steps == steps
+    assert rules(override(Settings(), ['recogniser.first_pass=""', *changes])).steps == steps
+
+
+def test_where_two_passes_listen_the_first_alone_is_the_cheaper_recogniser() -> None:
+    both = override(Settings(), ["recogniser.first_pass=tones"])
+    assert both.cheaper() == {"recogniser": "tones"}
+    assert rules(both).steps == ("speculation", "answers", "recognition")
+    named = override(both, ["load.recogniser=tiny"])
+    assert named.cheaper() == {"recogniser": "tiny"}
+    assert override(both, ["recogniser.passes=first"]).cheaper() == {}
 
 
 # --------------------------------------------------------------------------- whatever comes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tiny_wenet import write_pack
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -39,6 +41,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
+    write_pack(tree / "edgevoice" / "packs" / "tones")
     # A process of its own: setuptools replaces distutils, which others may have imported.
     script = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", script], cwd=tree, check=True, capture_output=True)
@@ -56,7 +59,9 @@ def test_the_wheel_holds_every_module(wheel_names: set[str]) -> None:
 
 def test_the_wheel_holds_the_data_and_nothing_beside_the_package(wheel_names: set[str]) -> None:
     for patterns in SETUPTOOLS["package-data"]["edgevoice"]:
-        assert f"edgevoice/{patterns}" in wheel_names
+        assert fnmatch.filter(wheel_names, f"edgevoice/{patterns}"), patterns
+    pack = {name for name in wheel_names if name.startswith("edgevoice/packs/tones/")}
+    assert {Path(name).name for name in pack} == {"manifest.json", "model.onnx", "tokens.txt"}
     tops = {name.split("/")[0] for name in wheel_names}
     assert all(top == "edgevoice" or top.endswith(".dist-info") for top in tops)
 

@@ -99,6 +99,7 @@ def test_audio_is_little_endian() -> None:
                 "text": "Grüezi",
                 "final": True,
                 "interrupted": False,
+                "heard_by": "",
             },
         ),
         (ClearNotice(3.0), {"type": "clear", "at_ms": 3.0}),

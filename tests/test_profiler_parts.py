@@ -170,6 +170,9 @@ class _Engine:
 
     def close(self) -> None: ...
 
+    def glance(self) -> Transcript:
+        return self.conclude()
+
     def conclude(self) -> Transcript:
         return Transcript("hello")
 
@@ -267,6 +270,9 @@ class _Hearing:
     def partial(self) -> Transcript | None:
         self.asked += 1
         return Transcript("so far") if self.heard % 8000 == 0 else None
+
+    def glance(self) -> Transcript:
+        return self.conclude()
 
     def conclude(self) -> Transcript:
         time.sleep(0.02)

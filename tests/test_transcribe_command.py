@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from tiny_wenet import tones, write_pack
 
 from edgevoice import cli
 from edgevoice.audio.wav import write_wav
+from edgevoice.config import override
 from edgevoice.engines.segments import pack_spans
 from edgevoice.frames import Float32, to_int16
+from edgevoice.settings import Settings
 
 pytestmark = pytest.mark.bundle
 
@@ -115,12 +118,61 @@ def test_words_for_an_engine_that_takes_none(
 ) -> None:
     pack = write_pack(tmp_path / "tones")
     assert cli.main(["transcribe", "--engine", str(pack), "--boost", "Annika", "x.wav"]) == 2
-    assert f"--boost Annika: '{pack}' has no lexicon" in capsys.readouterr().err
+    assert (
+        f"--boost Annika: '{pack.name}' writes the text, has no lexicon" in capsys.readouterr().err
+    )
 
 
 def test_an_engine_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcribe", "--engine", "whisper-huge", "x.wav"]) == 2
     assert "no artifact 'whisper-huge'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def streaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A first pass of our own: it hears letters in tones, Whisper hears no words in them."""
+    pack = write_pack(tmp_path / "tones")
+    (tmp_path / "edgevoice.toml").write_text(f'[recogniser]\nfirst_pass = "{pack}"\n')
+    monkeypatch.setenv("EDGEVOICE_CONFIG", str(tmp_path / "edgevoice.toml"))
+    monkeypatch.setattr("edgevoice.engines.segments.speech_spans", lambda *_: [(0.0, 1800.0)])
+    return pack
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_json_says_which_pass_gave_which_text(
+    streaming: Path, wav: Callable[[str, Float32], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = wav("question.wav", np.concatenate((spoken(QUESTION)[:20_000], tones("abc"))))
+    for option in ("first", "second", "both"):
+        assert cli.main(["transcribe", "--pass", option, "--json", "--partials", path]) == 0
+    first, second, both = (row for row in rows(capsys))
+    assert [stretch["heard_by"] for stretch in first["stretches"]] == ["first"]
+    assert {partial["heard_by"] for partial in first["partials"]} == {"first"}
+    assert "first_text" not in first["stretches"][0]
+    assert [stretch["heard_by"] for stretch in second["stretches"]] == ["second"]
+    assert second["text"].startswith("What is the capital")
+    (stretch,) = both["stretches"]
+    assert (stretch["heard_by"], stretch["text"]) == ("second", second["text"])
+    assert stretch["first_text"] == first["text"]
+    assert first["text"].endswith("abc")
+    assert {partial["heard_by"] for partial in both["partials"]} == {"first", "second"}
+    # Without the option the settings say which; both is their default.
+    assert cli.main(["transcribe", "--json", path]) == 0
+    assert rows(capsys)[0]["stretches"] == both["stretches"]
+
+
+def test_a_first_pass_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    argument = ["transcribe", "--pass", "both", "x.wav"]
+    config = override(Settings(), ['recogniser.first_pass=""'])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgevoice.devices.defaults.load", lambda: config)
+        assert cli.main(argument) == 2
+        assert "--pass both: there is no first pass" in capsys.readouterr().err
+        assert cli.main([*argument, "--engine", "whisper-tiny.en-int8"]) == 2
+        assert "--engine names one recogniser" in capsys.readouterr().err
 
 
 def test_stretches_stay_in_order_and_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from edgevoice import manifest as manifests
 from edgevoice.engines import sherpa_provider, whisper_npu
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.providers import Ran, Wanted
+from edgevoice.engines.two_passes import TwoPassModel
 from edgevoice.errors import ArtifactError, unknown
 from edgevoice.manifest import Manifest
 from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
@@ -40,6 +42,36 @@ def load_recogniser(folder: Path, settings: RecogniserSettings) -> RecogniserMod
         wanted = replace(wanted, order=tuple(n for n in wanted.order if n != whisper_npu.NPU))
     ran = sherpa_provider.choose(folder, f"{__name__}:load_on", wanted, before)
     return load_unguarded(folder, settings, ran)
+
+
+def load_passes(
+    folders: Mapping[str, Path], settings: RecogniserSettings, *, patient: bool = False
+) -> RecogniserModel:
+    """Load what listens: the recogniser in ``folders["recogniser"]``, or two passes as one.
+
+    Args:
+        folders: By the stages of :meth:`edgevoice.settings.RecogniserSettings.heard_with`.
+        settings: Hotwords are the first pass's, providers and threads the second's.
+        patient: Wait for the second pass as long as it takes: nobody is waiting for an answer.
+
+    Raises:
+        ArtifactError, ConfigError, EngineError: As :func:`load_recogniser`.
+    """
+    if "first-pass" not in folders:
+        return load_recogniser(folders["recogniser"], settings)
+    first = load_recogniser(folders["first-pass"], of_first_pass(settings))
+    second = load_recogniser(folders["recogniser"], of_second_pass(settings))
+    return TwoPassModel(first, second, None if patient else settings.second_pass_wait_ms)
+
+
+def of_first_pass(settings: RecogniserSettings) -> RecogniserSettings:
+    """Return ``settings`` for the first of two passes: a core is far more than enough for it."""
+    return replace(settings, threads=1, providers=("cpu",), provider_required=False)
+
+
+def of_second_pass(settings: RecogniserSettings) -> RecogniserSettings:
+    """Return ``settings`` for the second of two passes: it is asked before the end now and then."""
+    return replace(settings, partial_interval_ms=settings.rewrite_interval_ms, hotwords="")
 
 
 def load_unguarded(

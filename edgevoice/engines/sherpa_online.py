@@ -138,6 +138,22 @@ class OnlineRecogniser:
             self._concluded = Transcript(text, text, self._audio_ms())
         return self._concluded
 
+    def glance(self) -> Transcript:
+        """Return the words so far, decoded aside: the live stream goes on where it is.
+
+        A conclusion would cost that stream as well, whose audio would be decoded once more. The
+        padding is what the newest sound needs to be decoded at all, less than its last word may.
+        """
+        if self._concluded is not None or not self._kept:
+            return self.conclude()
+        stream = self._recognizer.create_stream()
+        for samples in (*self._kept, self._padding[: self._padding.size // 2]):
+            stream.accept_waveform(SAMPLE_RATE_HZ, samples)
+        while self._recognizer.is_ready(stream):
+            self._recognizer.decode_stream(stream)
+        text = str(self._recognizer.get_result(stream)).strip()
+        return Transcript(text, text, self._audio_ms())
+
     def endpoint(self) -> bool:
         """Whether sherpa-onnx's endpoint rules say that the utterance is over."""
         if self._concluded is not None:

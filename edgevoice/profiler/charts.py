@@ -23,7 +23,7 @@ CSS = """
 .median { stroke:var(--agent); stroke-width:2; }
 .upper { stroke:var(--soft); stroke-dasharray:3 3; }
 .dot { fill:var(--user); opacity:.75; } .curve { fill:none; stroke:var(--user); stroke-width:1.5; }
-.bar { rx:2; fill:var(--line); } .bar.vad, .bar.recogniser { fill:var(--user); }
+.bar { rx:2; fill:var(--line); } .bar.vad, .bar.first-pass, .bar.recogniser { fill:var(--user); }
 .bar.end-of-turn { fill:var(--wait); } .bar.language-model { fill:var(--think); }
 .bar.speech { fill:var(--agent); } .bar.inner { opacity:.55; } .bar.turn { fill:var(--soft); }
 svg .what { fill:var(--ink); font-size:12px; }

@@ -14,6 +14,7 @@ Direction = Literal["lower", "higher"]
 STAGES = (
     "vad",
     "echo-canceller",
+    "first-pass",
     "recogniser",
     "end-of-turn",
     "language-model",
@@ -68,6 +69,12 @@ _COMMON = (
 _OWN: dict[str, tuple[tuple[str, str, Direction, str], ...]] = {
     "vad": (("window_ms", "ms", "lower", "one window of 32 ms"),),
     "echo-canceller": (("frame_ms", "ms", "lower", "one frame of 10 ms, the agent speaking"),),
+    "first-pass": (
+        ("real_time_factor", "x", "lower", "decoding time of a second of speech"),
+        ("first_partial_ms", "ms", "lower", "start of speech to the first partial"),
+        ("partial_ms", "ms", "lower", "new audio to the growing text"),
+        ("final_ms", "ms", "lower", "end of speech to all of its words"),
+    ),
     "recogniser": (
         ("real_time_factor", "x", "lower", "decoding time of a second of speech"),
         ("first_partial_ms", "ms", "lower", "start of speech to the first partial"),

@@ -72,12 +72,23 @@ class EchoWork:
 
 
 class RecogniserWork:
-    """A question, at once for the speed and piece by piece for what a conversation waits for."""
+    """A question, at once for the speed and piece by piece for what a conversation waits for.
+
+    Of two passes this is the second, as seldom asked for partials as it is in a conversation.
+    """
+
+    stage = "recogniser"
 
     def __init__(self, store: Store, settings: Settings, speech: Float32) -> None:
-        from edgevoice.engines.recogniser import load_recogniser
+        from edgevoice.engines.recogniser import load_recogniser, of_first_pass, of_second_pass
 
-        model = load_recogniser(store.path(settings.recogniser.model), settings.recogniser)
+        listen = settings.recogniser.heard_with()
+        if self.stage not in listen:
+            raise NotMeasurable("one recogniser listens alone")
+        chosen = settings.recogniser
+        if len(listen) > 1:
+            chosen = (of_second_pass if self.stage == "recogniser" else of_first_pass)(chosen)
+        model = load_recogniser(store.path(listen[self.stage]), chosen)
         self.engine: object = model
         self._recogniser = model.open()
         self._piece_ms = settings.recogniser.chunk_ms
@@ -92,6 +103,12 @@ class RecogniserWork:
         busy_ms = watch.ms
         replayed = replay(self._recogniser, self._speech, self._piece_ms)
         return {"real_time_factor": busy_ms / samples_to_ms(self._speech.size), **replayed}
+
+
+class FirstPassWork(RecogniserWork):
+    """The same, of the pass that hears along."""
+
+    stage = "first-pass"
 
 
 def replay(recogniser: Recogniser, speech: Float32, piece_ms: float = 100.0) -> Sample:

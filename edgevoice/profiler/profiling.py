@@ -25,7 +25,7 @@ from edgevoice.profiler.figures import STAGES
 from edgevoice.profiler.profile_file import Profile, overhead
 from edgevoice.profiler.rounds import QUICK, Measured, Open, Plan, measure
 from edgevoice.profiler.second_load import busy
-from edgevoice.settings import Settings
+from edgevoice.settings import FIRST_PASSES, Settings
 from edgevoice.store import Store
 
 _AFTER_SOAK = Plan(rounds=3, turns=1, share=0.5)
@@ -92,7 +92,9 @@ def run(
     measured_at = datetime.now().astimezone().isoformat(timespec="seconds")
     models = machine.models(settings, Store.default())
     plan = QUICK if quick else Plan()
-    plan = replace(plan, stages=tuple(s for s in STAGES if not stages or s in stages))
+    listening = settings.recogniser.heard_with()
+    usual = tuple(s for s in STAGES if s != "first-pass" or s in listening)
+    plan = replace(plan, stages=tuple(s for s in STAGES if s in (stages or usual)))
     with busy(busy_processes), spoken(settings, open_child) as speech:
         found = _rounds(settings, speech, plan, open_child)
         soaked = _soaked(settings, speech, soak_s, open_child) if soak_s else None
@@ -170,5 +172,6 @@ def _models_of(bundle: str) -> list[str]:
     return [
         f"{entry.stage.replace('-', '_')}.model={json.dumps(entry.name)}"
         for entry in catalogue.load().expand([bundle])
-        if entry.stage in stages
+        # A first pass comes with the recogniser that it is for.
+        if entry.stage in stages and entry.name not in FIRST_PASSES.values()
     ]

@@ -25,6 +25,7 @@ CONVERSATION_STAGE = STAGES[-1]
 _SAMPLES = {
     "vad": 10,
     "echo-canceller": 10,
+    "first-pass": 4,
     "recogniser": 2,
     "end-of-turn": 5,
     "language-model": 2,
@@ -241,7 +242,11 @@ def _explain(found: Measured, stages: tuple[str, ...]) -> None:
             found.not_measured[key] = _WHY_NOT.get(key, "no sample of it came")
 
 
+_SHORT = (
+    "the question is shorter than recogniser.partial_interval_ms (recogniser.rewrite_interval_ms "
+    "where two passes listen)"
+)
 _WHY_NOT = {
-    "recogniser.first_partial_ms": "the question is shorter than recogniser.partial_interval_ms",
-    "recogniser.partial_ms": "the question is shorter than recogniser.partial_interval_ms",
+    "recogniser.first_partial_ms": _SHORT,
+    "recogniser.partial_ms": _SHORT,
 }

@@ -66,6 +66,8 @@ def build(stage: str, settings: Settings, speech: Path) -> Workload:
             return hearing_work.VadWork(store, settings, heard(speech))
         case "echo-canceller":
             return hearing_work.EchoWork(settings, recorded(speech))
+        case "first-pass":
+            return hearing_work.FirstPassWork(store, settings, heard(speech))
         case "recogniser":
             return hearing_work.RecogniserWork(store, settings, heard(speech))
         case "end-of-turn":
