@@ -16,7 +16,7 @@ from edgevoice.export.families.whisper_weights import Sizes
 _TINY = 384
 _BYTES_PER_PARAMETER = 16
 """In a checkpoint: the weights, their average, and the optimiser's two moments."""
-_CORE_S_PER_HOUR = {"frozen": 3600 / 83, "whole": 3600 / 34}
+_CORE_S_PER_HOUR = {"frozen": 3600 / 64, "whole": 3600 / 30}
 """Time of one core for an hour of speech heard."""
 
 
