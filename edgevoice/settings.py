@@ -32,7 +32,7 @@ _REQUIRED_DOC = "the first provider must run; otherwise the next is taken, with 
 
 PASSES = ("first", "second", "both")
 
-FIRST_PASSES: Mapping[str, str] = {}
+FIRST_PASSES: Mapping[str, str] = {"whisper-tiny.en-int8": "streaming-en-int8"}
 """The streaming recogniser that ``recogniser.first_pass = "auto"`` puts before each recogniser."""
 
 
