@@ -182,6 +182,6 @@ def starved(
     assert not [notice for notice in talk.notices if isinstance(notice, ErrorNotice)]
     assert len(changes) == 2, f"{len(changes)} changes; {seen}"
     assert told[0].startswith("answers are not begun before the turn is over (last step down: ")
-    assert (status["steps"], status["taken"]) == (["speculation", "answers"], [])
+    assert (status["steps"], status["taken"]) == (["speculation", "answers", "recognition"], [])
     assert [change["direction"] for change in status["latest"]] == ["down", "up"]
     return changes[0], changes[1]
