@@ -32,7 +32,7 @@ def use(recognizer: Any, path: Path, tokens: Path, phrases: Sequence[str]) -> No
         ArtifactError: The lexicon is damaged, or of other tokens, or there is no room to unpack it.
         ConfigError: A phrase cannot be written by this pack.
     """
-    names = _names(tokens)
+    names = lexicon.tokens(tokens)
     found = lexicon.read(path)
     if names[found.space : found.space + 1] != ["▁"] or found.label.max() >= len(names):
         raise ArtifactError(f"{path} was made for other tokens than {tokens}; export them together")
@@ -50,8 +50,3 @@ def use(recognizer: Any, path: Path, tokens: Path, phrases: Sequence[str]) -> No
             f"cannot unpack {path} into {tempfile.gettempdir()}: {error.strerror}; make room there "
             "or set TMPDIR to a folder that has some"
         ) from error
-
-
-def _names(tokens: Path) -> list[str]:
-    rows = [line.rsplit(maxsplit=1) for line in tokens.read_text("utf-8").splitlines() if line]
-    return [name for name, _ in sorted(rows, key=lambda row: int(row[1]))]

@@ -70,6 +70,18 @@ class Lexicon:
         return len(self.first) - 1
 
 
+def tokens(path: Path) -> list[str]:
+    """Return the tokens of a pack's tokens.txt (``token number`` a line) by their numbers.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    rows = [
+        line.rsplit(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip()
+    ]
+    return [name for name, _ in sorted(rows, key=lambda row: int(row[1]))]
+
+
 def write(lexicon: Lexicon, path: Path) -> None:
     """Write ``lexicon``, compressed."""
     # Differences compress better: an arc often leads to the node that was made just before.

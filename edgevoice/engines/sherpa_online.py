@@ -117,9 +117,9 @@ class OnlineRecogniser:
 
     def partial(self) -> Transcript | None:
         """Decode the chunks that are complete; None when that changed nothing."""
-        if self._concluded is not None or not self._decode():
+        if self._concluded is not None or not self._decode(self._stream):
             return None
-        text = self._text()
+        text = self._text(self._stream)
         stable = self._agreement.agree(text)
         if text == self._last_text:
             return None
@@ -133,8 +133,8 @@ class OnlineRecogniser:
                 self._stream.accept_waveform(SAMPLE_RATE_HZ, self._padding)
                 # Hands out the last feature frames; the stream takes no audio from here on.
                 self._stream.input_finished()
-                self._decode()
-            text = self._text()
+                self._decode(self._stream)
+            text = self._text(self._stream)
             self._concluded = Transcript(text, text, self._audio_ms())
         return self._concluded
 
@@ -149,19 +149,18 @@ class OnlineRecogniser:
         stream = self._recognizer.create_stream()
         for samples in (*self._kept, self._padding[: self._padding.size // 2]):
             stream.accept_waveform(SAMPLE_RATE_HZ, samples)
-        while self._recognizer.is_ready(stream):
-            self._recognizer.decode_stream(stream)
-        text = str(self._recognizer.get_result(stream)).strip()
+        self._decode(stream)
+        text = self._text(stream)
         return Transcript(text, text, self._audio_ms())
 
     def endpoint(self) -> bool:
         """Whether sherpa-onnx's endpoint rules say that the utterance is over."""
         if self._concluded is not None:
             return False  # the padding would count as the user's silence
-        self._decode()
+        self._decode(self._stream)
         if not self._recognizer.is_endpoint(self._stream):
             return False
-        return bool(self._text()) or self._audio_ms() >= NO_WORDS_SILENCE_S * 1000.0
+        return bool(self._text(self._stream)) or self._audio_ms() >= NO_WORDS_SILENCE_S * 1000.0
 
     def reset(self) -> None:
         """Forget the utterance."""
@@ -172,15 +171,15 @@ class OnlineRecogniser:
         self._agreement.reset()
         self._last_text = ""
 
-    def _decode(self) -> bool:
+    def _decode(self, stream: Any) -> bool:
         decoded = False
-        while self._recognizer.is_ready(self._stream):
-            self._recognizer.decode_stream(self._stream)
+        while self._recognizer.is_ready(stream):
+            self._recognizer.decode_stream(stream)
             decoded = True
         return decoded
 
-    def _text(self) -> str:
-        return " ".join(str(self._recognizer.get_result(self._stream)).split())
+    def _text(self, stream: Any) -> str:
+        return " ".join(str(self._recognizer.get_result(stream)).split())
 
     def _audio_ms(self) -> float:
         return samples_to_ms(self._kept_samples)

@@ -19,6 +19,7 @@ from edgevoice.engines.lexicon import Lexicon, Scales
 from edgevoice.errors import EXIT_OK, ConfigError, EdgevoiceError
 from edgevoice.export.distil import graph_text, lexicon_graph, spelling, word_ngrams
 from edgevoice.export.distil.alphabet import BLANK, SPACE
+from edgevoice.export.families.pack_layout import TOKENS
 
 REQUESTS = "requests"
 """In place of a file: the project's own requests, in English."""
@@ -129,11 +130,9 @@ def tokens_of(pack: Path) -> list[str]:
         ConfigError: There is no tokens.txt.
     """
     try:
-        lines = (pack / "tokens.txt").read_text(encoding="utf-8").splitlines()
+        return lexicon.tokens(pack / TOKENS)
     except OSError as error:
-        raise ConfigError(f"{pack} has no tokens.txt: {error.strerror}; name a pack") from error
-    rows = sorted((int(line.split()[1]), line.split()[0]) for line in lines if line.strip())
-    return [token for _, token in rows]
+        raise ConfigError(f"{pack} has no {TOKENS}: {error.strerror}; name a pack") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
