@@ -92,7 +92,7 @@ def word_cases(
         def line(wanted: Feed, got: Feed, said: tuple[str, ...] = said) -> dict[str, Any]:
             found: dict[str, Any] = {"words": len(said)}
             for side, outputs in (("cpu", wanted), ("npu", got)):
-                text = decoder.text(*whisper.whole(outputs, silence))
+                text = decoder.write(*whisper.whole(outputs, silence)).text
                 found |= {side: text, f"{side}_errors": word_errors(said, normalise(text))}
             return found
 

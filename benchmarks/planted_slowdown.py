@@ -32,7 +32,7 @@ from edgevoice.profiler.second_load import busy
 
 ENGINES = {
     "vad": ("edgevoice.engines.silero_vad", "SileroVad", "accept"),
-    "recogniser": ("edgevoice.engines.sherpa_offline", "OfflineRecogniser", "conclude"),
+    "recogniser": ("edgevoice.engines.segmented_recogniser", "OfflineRecogniser", "conclude"),
     "end-of-turn": ("edgevoice.engines.smart_turn", "SmartTurn", "probability"),
     "language-model": ("edgevoice.engines.gguf", "GgufConversation", "prefill"),
     "speech": ("edgevoice.engines.piper", "PiperSpeech", "run"),

@@ -12,7 +12,7 @@ from edgevoice.frames import FRAME_MS
 
 _QUIET = 0.025
 """Of the loudest frame: what stays below holds no more words, and a recogniser does not decode for
-it again (:data:`edgevoice.engines.sherpa_offline.QUIET_RATIO`, a little more)."""
+it again (:data:`edgevoice.engines.segmented_recogniser.QUIET_RATIO`, a little more)."""
 
 _DIED_MS = 40.0
 """Stops close for 50 to 100 ms, vowels never sink so far for so long."""

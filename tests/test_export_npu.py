@@ -184,7 +184,7 @@ def test_a_whisper_encoder_for_one_length_and_the_decoder_behind_it(
     assert not any(node.op_type == "MultiHeadAttention" for node in part.graph.node)
     feed = {part.graph.input[0].name: whisper.log_mel_of(clip.samples)}
     (outputs,) = npu.outputs(part, [feed])
-    text = decoder.text(*whisper.whole(outputs, silence))
+    text = decoder.write(*whisper.whole(outputs, silence)).text
     said = normalise(clip.text)
     assert word_errors(said, normalise(text)) <= len(said) // 4
 

@@ -133,6 +133,6 @@ def steps(folder, suffix, mel, tokens):
         logits, *caches = decoder.run(None, dict(zip(names, inputs, strict=True)))
         done += len(chunk)
         assert caches[0].shape == (LAYERS, HEADS, done, STATE // HEADS)
-        assert logits.shape == (1, 1, len(small_vocabulary()))
-        rows.append(logits[0, 0])
+        assert logits.shape == (1, len(chunk), len(small_vocabulary()))
+        rows.append(logits[0, -1])
     return np.array(rows)

@@ -11,7 +11,7 @@ from edgevoice.engines import sherpa_provider, whisper_npu
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.two_passes import TwoPassModel
-from edgevoice.errors import ArtifactError, unknown
+from edgevoice.errors import ArtifactError, ConfigError, unknown
 from edgevoice.manifest import Manifest
 from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
 from edgevoice.stages import EndOfTurn, RecogniserModel
@@ -77,7 +77,13 @@ def of_second_pass(settings: RecogniserSettings) -> RecogniserSettings:
 def load_unguarded(
     folder: Path, settings: RecogniserSettings = _SETTINGS, provider: Ran = _CPU
 ) -> RecogniserModel:
-    """Load in sherpa-onnx, on ``provider``, in this process, which native code may end."""
+    """Load on ``provider``, in this process, which native code may end.
+
+    Raises:
+        ArtifactError: As :func:`load_recogniser`.
+        ConfigError: Hotwords, which only online-transducer packs take.
+    """
+    from edgevoice.engines import whisper_drafted
     from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, load_offline
     from edgevoice.engines.sherpa_online_packs import ONLINE_FAMILIES, load_online
 
@@ -85,6 +91,13 @@ def load_unguarded(
     if manifest.family in ONLINE_FAMILIES:
         return load_online(folder, manifest, settings, provider)
     if manifest.family in OFFLINE_FAMILIES:
+        if settings.hotwords:
+            raise ConfigError(
+                f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes "
+                "none; choose an online-transducer pack or set hotwords to ''"
+            )
+        if whisper_drafted.is_for(manifest) and provider.name == _CPU.name:
+            return whisper_drafted.load(folder, manifest, settings, provider)
         return load_offline(folder, manifest, settings, provider)
     known = (*ONLINE_FAMILIES, *OFFLINE_FAMILIES)
     raise ArtifactError(f"{folder}: {unknown('recogniser family', manifest.family, known)}")
@@ -98,7 +111,7 @@ def load_on(folder: Path, provider: str) -> None:
 def _on_npu(
     found: whisper_npu.NpuWhisper, ran: Ran, manifest: Manifest, settings: RecogniserSettings
 ) -> RecogniserModel:
-    from edgevoice.engines.sherpa_offline import OfflineRecogniserModel
+    from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
 
     longest_ms = min(whisper_npu.longest_ms(manifest), settings.max_utterance_s * 1000.0)
     return OfflineRecogniserModel(found, settings.partial_interval_ms, longest_ms, ran)

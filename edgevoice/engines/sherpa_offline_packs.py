@@ -7,6 +7,7 @@ silence behind the audio) and ``longest_ms`` (audio that one decode takes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import sherpa_onnx
 
 from edgevoice.engines.artifact_files import engine_value, onnx_file, plain_file
 from edgevoice.engines.providers import Ran
-from edgevoice.engines.sherpa_offline import OfflineRecogniserModel
-from edgevoice.errors import ConfigError
-from edgevoice.frames import SAMPLE_RATE_HZ
+from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
+from edgevoice.engines.utterance_decoder import Written
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.manifest import Manifest
 from edgevoice.settings import RecogniserSettings
 
@@ -76,6 +77,21 @@ OFFLINE_FAMILIES: dict[str, OfflineFamily] = {
 """Segmented families and what builds each."""
 
 
+class SherpaDecoder:
+    """sherpa-onnx's OfflineRecognizer, which takes no drafts."""
+
+    def __init__(self, recognizer: Any) -> None:
+        self._recognizer = recognizer
+
+    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+        """As :meth:`edgevoice.engines.utterance_decoder.UtteranceDecoder.decode`."""
+        del draft
+        stream = self._recognizer.create_stream()
+        stream.accept_waveform(SAMPLE_RATE_HZ, samples)
+        self._recognizer.decode_stream(stream)
+        return Written(str(stream.result.text).strip())
+
+
 def load_offline(
     folder: Path, manifest: Manifest, settings: RecogniserSettings, provider: Ran = _CPU
 ) -> OfflineRecogniserModel:
@@ -84,22 +100,15 @@ def load_offline(
     Raises:
         ArtifactError: A file is missing, truncated or not ONNX, or the manifest holds a wrong
             value.
-        ConfigError: Hotwords, which only online-transducer packs take.
     """
-    if settings.hotwords:
-        raise ConfigError(
-            f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes none; "
-            "choose an online-transducer pack or set hotwords to ''"
-        )
     recognizer = build(
         OFFLINE_FAMILIES[manifest.family], folder, manifest, settings.threads, provider.name
     )
-    warm_up = recognizer.create_stream()
-    warm_up.accept_waveform(SAMPLE_RATE_HZ, np.zeros(SAMPLE_RATE_HZ, np.float32))
-    recognizer.decode_stream(warm_up)
+    decoder = SherpaDecoder(recognizer)
+    decoder.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
     longest_ms = engine_value(manifest, "longest_ms", settings.max_utterance_s * 1000.0)
     return OfflineRecogniserModel(
-        recognizer,
+        decoder,
         settings.partial_interval_ms,
         min(longest_ms, settings.max_utterance_s * 1000.0),
         provider,

@@ -3,15 +3,14 @@
 The binary of :mod:`edgevoice.export.npu_families.whisper` makes the cross-attention's keys and
 values of one fixed length of log-mel; the silence that stands for the rest of Whisper's 30 s is
 appended here, then :mod:`edgevoice.engines.whisper_greedy` decodes. Growing partials, cutting and
-the guards are :mod:`edgevoice.engines.sherpa_offline`'s: :class:`NpuWhisper` stands where
-sherpa-onnx's recognizer does.
+the guards are :mod:`edgevoice.engines.segmented_recogniser`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from edgevoice.engines.artifact_files import onnx_file
 from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, MEL_BANDS, log_mel
 from edgevoice.engines.ort import open_session, session_options
 from edgevoice.engines.providers import Ran, Wanted
-from edgevoice.engines.whisper_greedy import GreedyWhisper
+from edgevoice.engines.utterance_decoder import Written
+from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.manifest import Manifest
@@ -34,7 +34,7 @@ TAIL_FRAMES = 200
 
 
 class NpuWhisper:
-    """What sherpa-onnx's OfflineRecognizer is to its users, less everything but Whisper.
+    """Implements :class:`edgevoice.engines.utterance_decoder.UtteranceDecoder`.
 
     Args:
         encoder: Session of the binary.
@@ -50,33 +50,16 @@ class NpuWhisper:
         self._silence = silence
         self._decoder = decoder
 
-    def create_stream(self) -> _Utterance:
-        """Return what one utterance is collected in."""
-        return _Utterance()
-
-    def decode_stream(self, utterance: _Utterance) -> None:
-        """Write down what is said in ``utterance``."""
-        audio = utterance.samples[: (self._frames - 1) * HOP_SAMPLES]
+    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+        """Write down ``samples``: float32, 16 kHz; what is beyond the binary's frames is cut."""
+        audio = samples[: (self._frames - 1) * HOP_SAMPLES]
         # A frame reflects half its length around the ends.
         audio = np.pad(audio, (0, max(0, FFT_SAMPLES - len(audio))))
         outputs = self._encoder.run(None, {self._input: log_mel(audio, self._frames)[None]})
         keys, values = (
             np.concatenate(pair, axis=2) for pair in zip(outputs, self._silence, strict=True)
         )
-        utterance.result.text = self._decoder.text(keys, values)
-
-
-class _Utterance:
-    """Samples of one utterance, and the text that they become."""
-
-    def __init__(self) -> None:
-        self.samples: Float32 = np.zeros(0, np.float32)
-        self.result = SimpleNamespace(text="")
-
-    def accept_waveform(self, rate_hz: int, samples: Float32) -> None:
-        """Take float32 samples of 16 kHz, in addition to those before."""
-        assert rate_hz == SAMPLE_RATE_HZ
-        self.samples = np.concatenate([self.samples, samples])
+        return self._decoder.write(keys, values, most_tokens(len(audio) / SAMPLE_RATE_HZ), draft)
 
 
 def is_for(manifest: Manifest, wanted: Wanted) -> bool:

@@ -4,8 +4,9 @@ Owns the decoder's graph. sherpa-onnx (``offline-whisper-model.cc``,
 ``offline-whisper-greedy-search-decoder.cc``) binds inputs and outputs by position and passes the
 encoder's outputs and both caches through without looking at their shapes. Its only own shapes are
 the first caches (zeros, ``[layers, 1, n_text_ctx, state]``, offset 0) and ``logits``, of which it
-reads the last row. So the caches grow by the tokens of each step, and logits are computed for the
-last token only.
+reads the last row. So the caches grow by the tokens of each step. Logits are computed for all of
+them, since :mod:`edgevoice.engines.whisper_greedy` confirms several at once; sherpa-onnx gives more
+than one in its first step alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def decoder(weights: Weights) -> onnx.ModelProto:
 
     Inputs: ``tokens`` int64 [1, n]; two self-attention caches, float32 of rank 4, of which the
     first ``offset`` positions count; the encoder's two outputs; ``offset`` int64 [1]. Outputs:
-    ``logits`` float32 [1, 1, n_vocab] of the last token, and both caches with ``offset + n``
+    ``logits`` float32 [1, n, n_vocab], and both caches with ``offset + n``
     positions, [n_text_layer, n_text_head, offset + n, head size].
     """
     size = weights.sizes
@@ -42,7 +43,7 @@ def decoder(weights: Weights) -> onnx.ModelProto:
     ]
     offset = graph.input("offset", np.int64, [1])
 
-    zero, one, two = graph.constant([0]), graph.constant([1]), graph.constant([2])
+    zero, two = graph.constant([0]), graph.constant([2])
     cache_shape = graph.constant([layers, heads, -1, head])
     past: list[list[str]] = []
     for cache in first:
@@ -100,17 +101,16 @@ def decoder(weights: Weights) -> onnx.ModelProto:
         )
         x = graph.op("Add", x, net.linear(mixed, f"{attention}/linear_2"))
         x = net.feed_forward(x, f"{layer}/ffn")
-    last = graph.op("Slice", x, graph.constant([-1]), graph.constant([2**31]), one)
-    last = graph.op(
+    x = graph.op(
         "LayerNormalization",
-        last,
+        x,
         graph.weight("decoder/layer_norm/gamma", gamma / balance),
         graph.weight("decoder/layer_norm/beta", beta / balance),
         axis=-1,
         epsilon=LAYER_NORM_EPSILON,
     )
-    logits = graph.op("MatMul", last, table)
-    graph.output(logits, "logits", np.float32, [1, 1, size.n_vocab])
+    logits = graph.op("MatMul", x, table)
+    graph.output(logits, "logits", np.float32, [1, "n_tokens", size.n_vocab])
     for name, parts in zip(names, present, strict=True):
         cache = graph.op("Concat", *parts, axis=0)
         graph.output(cache, f"out_n_layer_{name}", np.float32, [layers, heads, "total", head])

@@ -89,7 +89,7 @@ def compare(
 
 
 def _words(decoder: GreedyWhisper, silence: Rows, outputs: Arrays) -> tuple[str, ...]:
-    return normalise(decoder.text(*whole(outputs, silence)))
+    return normalise(decoder.write(*whole(outputs, silence)).text)
 
 
 def whole(outputs: Arrays, silence: Rows) -> list[Any]:

@@ -1,9 +1,9 @@
-"""Segmented recognisers: Whisper tiny.en of the default bundle, run by sherpa-onnx."""
+"""Segmented recognisers: Whisper tiny.en of the default bundle, and sherpa-onnx's packs."""
 
 import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +16,9 @@ from speech import librivox, silence, spoken, word_errors
 
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.recogniser import load_recogniser
-from edgevoice.engines.sherpa_offline import OfflineRecogniser, with_tail
+from edgevoice.engines.segmented_recogniser import OfflineRecogniser, with_tail
 from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, build
+from edgevoice.engines.utterance_decoder import UtteranceDecoder, Written
 from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.manifest import ArtifactFile, Manifest
@@ -34,23 +35,20 @@ def model(artifact: Callable[[str], Path]) -> RecogniserModel:
 
 
 class Counted:
-    """sherpa-onnx's recognizer with its decodes counted."""
+    """A decoder with its decodes counted."""
 
-    def __init__(self, recognizer: Any) -> None:
-        self._recognizer = recognizer
+    def __init__(self, decoder: UtteranceDecoder) -> None:
+        self._decoder = decoder
         self.decodes = 0
 
-    def create_stream(self) -> Any:
-        return self._recognizer.create_stream()
-
-    def decode_stream(self, stream: Any) -> None:
+    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
         self.decodes += 1
-        self._recognizer.decode_stream(stream)
+        return self._decoder.decode(samples, draft)
 
 
 @pytest.fixture
 def counted(model: Any) -> Counted:
-    return Counted(model._recognizer)
+    return Counted(model.decoder)
 
 
 def hear(recogniser: Recogniser, samples: Float32) -> list[Transcript]:
@@ -131,7 +129,7 @@ def test_a_faint_beginning_is_not_taken_for_the_silence_behind_it(counted: Count
 
 @pytest.mark.bundle
 def test_a_long_utterance_is_cut_where_it_is_quiet_and_nothing_is_lost(model: Any) -> None:
-    recogniser = OfflineRecogniser(model._recognizer, 100_000.0, 6_000.0)
+    recogniser = OfflineRecogniser(model.decoder, 100_000.0, 6_000.0)
     parts = [librivox(930), spoken(QUESTION), librivox(930), spoken("Who wrote Hamlet?")]
     recogniser.accept(np.concatenate(parts))
     text = recogniser.conclude().text
@@ -142,16 +140,13 @@ def test_a_long_utterance_is_cut_where_it_is_quiet_and_nothing_is_lost(model: An
 
 
 class StopsEarly:
-    """A recognizer that loses what follows the first sentence, as Whisper now and then does."""
+    """A decoder that loses what follows the first sentence, as Whisper now and then does."""
 
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
 
-    def create_stream(self) -> Any:
-        return type("Stream", (), {"accept_waveform": lambda *_: None})()
-
-    def decode_stream(self, stream: Any) -> None:
-        stream.result = type("Result", (), {"text": self._texts.pop(0)})
+    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+        return Written(self._texts.pop(0))
 
 
 @pytest.mark.parametrize(

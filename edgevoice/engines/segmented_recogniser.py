@@ -1,14 +1,14 @@
-"""Segmented recognisers: sherpa-onnx's OfflineRecognizer behind the Recogniser protocol.
+"""Segmented recognisers behind the Recogniser protocol: models that hear a whole utterance at once.
 
-Such a model hears a whole utterance at once. Owns the growing partials (the utterance is decoded
-again when enough audio came; what two decodes agree on is stable), the cutting of utterances
-that are longer than the model hears, and the guard against made-up words.
-:mod:`edgevoice.engines.sherpa_offline_packs` says how each family is built.
+Owns the growing partials (the utterance is decoded again when enough audio came; what two decodes
+agree on is stable), the cutting of utterances that are longer than the model hears, and the guard
+against made-up words. What decodes is :mod:`edgevoice.engines.sherpa_offline_packs`' business, or
+:mod:`edgevoice.engines.whisper_drafted`'s.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.hallucination import Sound, believable
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
+from edgevoice.engines.utterance_decoder import UtteranceDecoder, Written
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import Transcript
 
@@ -40,19 +41,22 @@ questions cut 40 ms behind their last sound Whisper heard 38 as with 150 ms behi
 (zeros did nothing)."""
 
 _CPU = Ran()
+_NOTHING = Written("")
 
 
 class OfflineRecogniser:
     """One conversation's segmented recogniser (:class:`edgevoice.stages.Recogniser`).
 
     Args:
-        recognizer: sherpa-onnx's recognizer, shared by all conversations.
+        decoder: Shared by all conversations.
         partial_interval_ms: New audio between two decodes.
         longest_ms: Utterances beyond this are cut at their quietest spot and decoded in pieces.
     """
 
-    def __init__(self, recognizer: Any, partial_interval_ms: float, longest_ms: float) -> None:
-        self._recognizer = recognizer
+    def __init__(
+        self, decoder: UtteranceDecoder, partial_interval_ms: float, longest_ms: float
+    ) -> None:
+        self._decoder = decoder
         self._interval_samples = ms_to_samples(partial_interval_ms)
         self._longest_samples = ms_to_samples(longest_ms)
         self._agreement = LocalAgreement()
@@ -61,7 +65,7 @@ class OfflineRecogniser:
         self._new_samples = 0
         self._loudest = 0.0
         self._new_loudest = 0.0
-        self._text = ""
+        self._heard = _NOTHING
         self._decoded = False
         self._settled = ""
         self._told = Transcript("")
@@ -98,7 +102,7 @@ class OfflineRecogniser:
         The last decode is used again when only near-silence came since.
         """
         quiet = self._new_loudest <= QUIET_RATIO * max(self._loudest, self._new_loudest)
-        text = self._text if quiet and self._decoded else self._decode()
+        text = self._heard.text if quiet and self._decoded else self._decode()
         whole = _join(self._settled, text)
         return Transcript(whole, whole, samples_to_ms(self._heard_samples))
 
@@ -117,7 +121,7 @@ class OfflineRecogniser:
         self._new_samples = 0
         self._loudest = 0.0
         self._new_loudest = 0.0
-        self._text = ""
+        self._heard = _NOTHING
         self._decoded = False
         self._settled = ""
         self._told = Transcript("")
@@ -130,16 +134,18 @@ class OfflineRecogniser:
             cut = _quietest(
                 audio, int(_EARLIEST_CUT * self._longest_samples), self._longest_samples
             )
-            self._settled = _join(self._settled, _recognise(self._recognizer, audio[:cut]))
+            self._settled = _join(self._settled, _recognise(self._decoder, audio[:cut]).text)
             audio = audio[cut:]
+            self._heard = _NOTHING
             self._agreement.reset()
         self._pieces = [audio]
         self._loudest = max(self._loudest, self._new_loudest)
         self._new_loudest = 0.0
         self._new_samples = 0
         self._decoded = True
-        self._text = _recognise(self._recognizer, with_tail(audio, QUIET_RATIO * self._loudest))
-        return self._text
+        whole = with_tail(audio, QUIET_RATIO * self._loudest)
+        self._heard = _recognise(self._decoder, whole, self._heard.tokens)
+        return self._heard.text
 
 
 class OfflineRecogniserModel:
@@ -147,47 +153,51 @@ class OfflineRecogniserModel:
 
     def __init__(
         self,
-        recognizer: Any,
+        decoder: UtteranceDecoder,
         partial_interval_ms: float,
         longest_ms: float,
         provider: Ran = _CPU,
     ) -> None:
-        self._recognizer = recognizer
+        self._decoder: UtteranceDecoder | None = decoder
         self._partial_interval_ms = partial_interval_ms
         self._longest_ms = longest_ms
         self.provider = provider
 
+    @property
+    def decoder(self) -> UtteranceDecoder:
+        """What all conversations decode with."""
+        assert self._decoder is not None, "used after it was closed"
+        return self._decoder
+
     def open(self) -> OfflineRecogniser:
         """Start a recogniser for one conversation."""
-        return OfflineRecogniser(self._recognizer, self._partial_interval_ms, self._longest_ms)
+        return OfflineRecogniser(self.decoder, self._partial_interval_ms, self._longest_ms)
 
     def close(self) -> None:
         """Free the weights; streams that are open keep them until they go."""
-        self._recognizer = None
+        self._decoder = None
 
 
-def _recognise(recognizer: Any, audio: Float32) -> str:
+def _recognise(decoder: UtteranceDecoder, audio: Float32, draft: tuple[int, ...] = ()) -> Written:
     """Decode ``audio``; in two parts as well when the text covers too little of it.
 
     Whisper sometimes stops at the first full stop (float and int8 weights alike, 1 of 39 LJ
     Speech clips: 3 words for 8 s).
     """
-    text = _decoded(recognizer, audio)
+    whole = _decoded(decoder, audio, draft)
     seconds = len(audio) / SAMPLE_RATE_HZ
-    if not text or seconds < _SPARSE_S or len(text) > _SPARSE_TEXT_PER_S * seconds:
-        return text
+    if not whole.text or seconds < _SPARSE_S or len(whole.text) > _SPARSE_TEXT_PER_S * seconds:
+        return whole
     cut = _quietest(audio, int(0.15 * len(audio)), int(0.85 * len(audio)))
-    parts = _join(_decoded(recognizer, audio[:cut]), _decoded(recognizer, audio[cut:]))
-    return parts if len(parts) > 2 * len(text) else text
+    parts = _join(_decoded(decoder, audio[:cut]).text, _decoded(decoder, audio[cut:]).text)
+    return Written(parts) if len(parts) > 2 * len(whole.text) else whole
 
 
-def _decoded(recognizer: Any, audio: Float32) -> str:
+def _decoded(decoder: UtteranceDecoder, audio: Float32, draft: tuple[int, ...] = ()) -> Written:
     if not len(audio):
-        return ""
-    stream = recognizer.create_stream()
-    stream.accept_waveform(SAMPLE_RATE_HZ, audio)
-    recognizer.decode_stream(stream)
-    return believable(str(stream.result.text).strip(), Sound.of(audio))
+        return _NOTHING
+    written = decoder.decode(audio, draft)
+    return replace(written, text=believable(written.text, Sound.of(audio)))
 
 
 def with_tail(audio: Float32, quiet: float) -> Float32:

@@ -1,0 +1,90 @@
+"""Whisper on the CPU, straight on onnxruntime: what an utterance was heard as before is the draft.
+
+sherpa-onnx decodes an utterance anew each time. A conversation decodes the same utterance again and
+again as it grows, and the last time counts: between its end and the answer. Here that takes a third
+of the time (`docs/recognition.md` has the figures): most tokens are confirmed in one step, and less
+silence is encoded behind the speech.
+
+For artifacts whose manifest says ``quiet_frames``, which are those of our own exporter in one
+language; all others are sherpa-onnx's, and so is everything that is not on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevoice.engines.artifact_files import engine_value, onnx_file
+from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, log_mel
+from edgevoice.engines.ort import open_session
+from edgevoice.engines.providers import Ran
+from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
+from edgevoice.engines.utterance_decoder import Written
+from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
+from edgevoice.manifest import Manifest
+from edgevoice.settings import RecogniserSettings
+
+_QUIET_FRAMES = "quiet_frames"
+_FRAME_MS = samples_to_ms(HOP_SAMPLES)
+_MOST_FRAMES = 3000
+"""Of 10 ms: Whisper's 30 s."""
+
+
+class DraftedWhisper:
+    """Implements :class:`edgevoice.engines.utterance_decoder.UtteranceDecoder`.
+
+    Args:
+        encoder: Session of the encoder.
+        decoder: Of the same artifact.
+        quiet_frames: Of silence, 10 ms each, that are encoded behind the speech.
+    """
+
+    def __init__(self, encoder: Any, decoder: GreedyWhisper, quiet_frames: int) -> None:
+        self._encoder = encoder
+        self._input = encoder.get_inputs()[0].name
+        self._decoder = decoder
+        self._quiet_frames = quiet_frames
+
+    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+        """Write down ``samples``: float32, 16 kHz, at most ``longest_ms`` of the manifest."""
+        # A frame reflects half its length around the ends.
+        audio = np.pad(samples, (0, max(0, FFT_SAMPLES - len(samples))))
+        frames = min(_MOST_FRAMES, len(audio) // HOP_SAMPLES + self._quiet_frames)
+        cross_k, cross_v = self._encoder.run(None, {self._input: log_mel(audio, frames)[None]})
+        most = most_tokens(len(samples) / SAMPLE_RATE_HZ)
+        return self._decoder.write(cross_k, cross_v, most, draft)
+
+
+def is_for(manifest: Manifest) -> bool:
+    """Return whether the artifact says what this engine must know."""
+    return manifest.family == "whisper" and _QUIET_FRAMES in manifest.engine
+
+
+def load(
+    folder: Path, manifest: Manifest, settings: RecogniserSettings, provider: Ran
+) -> OfflineRecogniserModel:
+    """Load the Whisper in ``folder`` on the CPU and decode 1 s of silence to warm it up.
+
+    Args:
+        folder: The artifact.
+        manifest: Its manifest.
+        settings: Threads, the interval of partials and the longest utterance count.
+        provider: The CPU, with the reasons against others.
+
+    Raises:
+        ArtifactError: A file is missing, truncated or not ONNX, or the manifest holds a wrong
+            value.
+    """
+    encoder = open_session(Path(onnx_file(folder, manifest, "encoder")), settings.threads)
+    facts = encoder.get_modelmeta().custom_metadata_map
+    decoder = GreedyWhisper(folder, settings.threads, facts)
+    quiet_frames = engine_value(manifest, _QUIET_FRAMES, 0)
+    whisper = DraftedWhisper(encoder, decoder, quiet_frames)
+    whisper.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
+    most_ms = min(settings.max_utterance_s * 1000.0, (_MOST_FRAMES - quiet_frames) * _FRAME_MS)
+    longest_ms = min(engine_value(manifest, "longest_ms", most_ms), most_ms)
+    return OfflineRecogniserModel(whisper, settings.partial_interval_ms, longest_ms, provider)
