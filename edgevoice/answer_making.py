@@ -168,8 +168,11 @@ class AnswerMaker:
         """Return how likely ``messages`` end so, and the tokens that were read for it."""
         if self._judged is not None and self._judged[0] == messages:
             return self._judged[1].probability, 0
-        ending = self._model.ending(messages, cancelled)
-        return (None, 0) if ending is None else (ending.probability, ending.evaluated_tokens)
+        ending = self._model.begin(messages, cancelled)
+        if ending is None:
+            return None, 0
+        self._judged = messages, ending
+        return ending.probability, ending.evaluated_tokens
 
     def _read(self, messages: list[Message], cancelled: Cancelled, read_ahead: int = 0) -> None:
         evaluated = read_ahead + self._model.prefill(messages, cancelled)

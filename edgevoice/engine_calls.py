@@ -143,6 +143,10 @@ class _LanguageModel:
         with self._call("language-model", "is the text over"):
             return self._model.ending(messages, cancelled)
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        with self._call("language-model", "is the text over"):
+            return self._model.begin(messages, cancelled)
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         pieces = self._model.generate(messages, cancelled)
         with self._stretch("language-model", "answer"):

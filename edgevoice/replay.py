@@ -300,6 +300,9 @@ class _TapedAnswers:
         away_ms, probability = min(near, default=(math.inf, 0.0))
         return Ending(probability, 0, 0) if away_ms <= _SAME_MS / 2 else None
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return self.ending(messages, cancelled)
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         del messages, cancelled
         yield self._next().text

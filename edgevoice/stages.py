@@ -255,8 +255,8 @@ class Ending:
 
     Attributes:
         probability: That the message ends where it does, by its words alone.
-        evaluated_tokens: What had to be read for that; reading on from there costs it no more.
-        read_tokens: All tokens up to there.
+        evaluated_tokens: What was read for that; reading on from there costs it no more.
+        read_tokens: All tokens that are read now.
     """
 
     probability: float
@@ -288,6 +288,15 @@ class LanguageModel(Protocol):
 
         The mark at its end is not looked at: recognisers set one behind everything. None where
         the model cannot say, or was cancelled.
+        """
+        ...
+
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Judge as :meth:`ending` does, of messages that are to be answered now.
+
+        What stands behind the last word is read with it as far as that saves a pass over the
+        weights; :meth:`prefill` and :meth:`generate` read the rest. A model that cannot do so
+        does as :meth:`ending`.
         """
         ...
 

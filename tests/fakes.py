@@ -55,6 +55,9 @@ class ScriptedLanguageModel:
         unfinished = messages[-1].content.rstrip(".?!").endswith((" and", " the", " of"))
         return None if cancelled() else Ending(0.01 if unfinished else 0.6, 0, 0)
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return self.ending(messages, cancelled)
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.prefill(messages, cancelled)
         asked = next((m.content for m in reversed(messages) if m.role == "user"), "")

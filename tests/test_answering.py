@@ -30,6 +30,7 @@ class PacedModel:
         self.fails = False
         self.read: list[Sequence[Message]] = []
         self.judged: list[Sequence[Message]] = []
+        self.begun: list[Sequence[Message]] = []
         self.reads_slowly = False
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -44,6 +45,10 @@ class PacedModel:
         while self.reads_slowly and len(self.judged) == 1 and not cancelled():
             time.sleep(0.005)
         return None if cancelled() else Ending(0.4, 0, 0)
+
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        self.begun.append(messages)
+        return self.ending(messages, cancelled)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         self.asked.append(messages)
@@ -281,6 +286,17 @@ def test_words_that_were_judged_ahead_are_not_judged_again(bench: Bench) -> None
     bench.wait(lambda: bool(bench.seen(TextJudged)))
     assert bench.seen(TextJudged) == [TextJudged(0.0, 1, 0.4)]
     assert bench.model.judged == [ASK]
+    assert bench.model.begun == []
+
+
+def test_words_that_are_answered_at_once_are_judged_while_they_are_read(bench: Bench) -> None:
+    bench.answerer.prepare(1, ASK)
+    bench.wait(lambda: bool(bench.model.asked))
+    assert bench.model.begun == [ASK]
+    assert bench.seen(TextJudged) == [TextJudged(0.0, 1, 0.4)]
+    bench.answerer.prepare(2, ASK)
+    bench.wait(lambda: len(bench.seen(TextJudged)) == 2)
+    assert bench.model.begun == [ASK], "the judgement stands while the words are the same"
 
 
 def test_a_held_answer_goes_on_from_the_start_of_the_cut_word(bench: Bench) -> None:

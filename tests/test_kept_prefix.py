@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_cancel_stops_before_the_next_token(
     decoded: list[list[int]] = []
     decode = conversation._decode
 
-    def counted(tokens: list[int]) -> None:
+    def counted(tokens: list[int]) -> None:  # an answer's tokens one by one
         decoded.append(tokens)
         decode(tokens)
 
@@ -89,6 +90,26 @@ def test_a_cancel_stops_before_the_next_token(
         pieces.append(piece)
     assert len(pieces) == 3
     assert len(decoded) == 2
+
+
+def test_the_batch_with_the_last_word_takes_what_follows(
+    conversation: KeptPrefixConversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation.prefill([SYSTEM])
+    read: list[int] = []
+    decode = conversation._decode
+
+    def counted(tokens: list[int], back: int = 0) -> None:
+        read.append(len(tokens))
+        decode(tokens, back)
+
+    monkeypatch.setattr(conversation, "_decode", counted)
+    turn = [SYSTEM, Message("user", "France?")]
+    judged = conversation.begin(turn)
+    assert judged is not None
+    assert read[0] == min(PREFILL_BATCH_TOKENS, judged.evaluated_tokens)
+    conversation.prefill(turn)
+    assert len(read) == math.ceil(sum(read) / PREFILL_BATCH_TOKENS)
 
 
 def test_an_overflow_is_an_error_with_both_numbers(conversation: KeptPrefixConversation) -> None:

@@ -89,6 +89,20 @@ def test_an_ending_has_a_probability_or_cannot_be_judged(conversation: LanguageM
     assert len({ending is None for ending in judged}) == 1, "a model can judge, or it cannot"
     assert all(0.0 <= ending.probability <= 1.0 for ending in judged if ending)
     assert conversation.ending([Message("user", "Hello there you.")], lambda: True) is None
+    assert conversation.begin([Message("user", "Hello there you.")], lambda: True) is None
+
+
+def test_an_answer_that_is_begun_is_judged_by_the_same_words(model: LanguageModelModel) -> None:
+    begun, judged = model.open(), model.open()
+    beside = begun.begin(FRANCE), judged.ending(FRANCE)
+    assert (beside[0] is None) == (beside[1] is None)
+    if beside[0] is not None and beside[1] is not None:
+        # A larger batch rounds otherwise.
+        assert beside[0].probability == pytest.approx(beside[1].probability, rel=0.1)
+        assert beside[0].evaluated_tokens >= beside[1].evaluated_tokens
+    assert list(begun.generate(FRANCE)) == list(judged.generate(FRANCE))
+    begun.close()
+    judged.close()
 
 
 def test_trained_weights_tell_a_message_that_is_over(artifact: Callable[[str], Path]) -> None:

@@ -188,6 +188,9 @@ class _Engine:
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
         return None
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return None
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         yield from ("a", "b")
 

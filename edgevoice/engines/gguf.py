@@ -7,6 +7,7 @@ whose KV cache holds what :mod:`edgevoice.engines.kept_prefix` keeps.
 from __future__ import annotations
 
 import codecs
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -102,10 +103,13 @@ class GgufConversation(KeptPrefixConversation):
                 "lower language_model.context_tokens"
             )
 
-    def _evaluate(self, tokens: list[int]) -> None:
-        # The batch points into this array and does not keep it alive.
+    def _evaluate(self, tokens: list[int], back: int) -> None:
+        # The batch points into these arrays and does not keep them alive.
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         batch = llama_cpp.llama_batch_get_one(array, len(tokens))
+        wanted = (ctypes.c_int8 * len(tokens))()
+        wanted[-1] = wanted[-1 - back] = 1
+        batch.logits = ctypes.cast(wanted, ctypes.POINTER(ctypes.c_int8))
         with self._spare.threads() if self._spare else nullcontext(self._threads) as threads:
             if threads != self._threads:
                 llama_cpp.llama_set_n_threads(self._context, threads, threads)
@@ -126,9 +130,11 @@ class GgufConversation(KeptPrefixConversation):
         llama_cpp.llama_memory_clear(memory, False)
         return 0
 
-    def _logits(self) -> Float32:
+    def _logits(self, back: int) -> Float32:
+        # Counted from the end, and only those that were wanted.
         row: Float32 = np.ctypeslib.as_array(
-            llama_cpp.llama_get_logits_ith(self._context, -1), (self._weights.vocabulary_size,)
+            llama_cpp.llama_get_logits_ith(self._context, -2 if back else -1),
+            (self._weights.vocabulary_size,),
         )
         return row
 

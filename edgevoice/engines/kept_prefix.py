@@ -107,15 +107,19 @@ class KeptPrefixConversation(ABC):
         Raises:
             EngineError: As :meth:`prefill`.
         """
-        prompt = self._prompt(ending.unmarked(messages))
-        read = prompt[: len(prompt) - len(self._tail)]
-        if not self._tail or not read:
-            return None
-        evaluated = self._read(read, cancelled)
-        if len(self._kept) < len(read):
-            return None  # cancelled
-        share = ending.probability(self._logits(), self._tail, self._vocabulary.tokenise)
-        return Ending(share, evaluated, len(read))
+        return self._judge(self._words(messages), [], cancelled)
+
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Judge as :meth:`ending`; the batch with the last word takes what follows as well.
+
+        Where the mark changes the tokens of the last word, nothing can be read with it.
+
+        Raises:
+            EngineError: As :meth:`prefill`.
+        """
+        words, prompt = self._words(messages), self._prompt(messages)
+        read_on = prompt[len(words) :] if prompt[: len(words)] == words else []
+        return self._judge(words, read_on, cancelled)
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the answer as whole characters; a cancel or ``close()`` ends it within a token.
@@ -151,8 +155,13 @@ class KeptPrefixConversation(ABC):
     # ---------------------------------------------------------------- what the engines do
 
     @abstractmethod
-    def _evaluate(self, tokens: list[int]) -> None:
-        """Put ``tokens`` into the cache behind ``_kept``.
+    def _evaluate(self, tokens: list[int], back: int) -> None:
+        """Put ``tokens`` into the cache behind ``_kept``; compute what follows the last of them.
+
+        Args:
+            tokens: One batch.
+            back: Compute what follows the batch without its last so many tokens as well, where
+                that is not 0.
 
         Raises:
             EngineError: It failed; the cache still holds what ``_kept`` then says.
@@ -163,8 +172,11 @@ class KeptPrefixConversation(ABC):
         """Forget all but the first ``count`` tokens; return how many of them are left."""
 
     @abstractmethod
-    def _logits(self) -> Float32:
-        """Return what follows the last of ``_kept``: float32, ``[vocabulary]``."""
+    def _logits(self, back: int) -> Float32:
+        """Return what follows ``_kept`` without its last ``back`` tokens.
+
+        ``back`` is 0, or what the last :meth:`_evaluate` was given. float32, ``[vocabulary]``.
+        """
 
     @abstractmethod
     def _writing(self) -> AbstractContextManager[Writing]:
@@ -194,16 +206,35 @@ class KeptPrefixConversation(ABC):
             )
         return prompt
 
-    def _read(self, prompt: list[int], cancelled: Cancelled) -> int:
+    def _words(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of ``messages`` up to the last word; [] where that cannot be told."""
+        prompt = self._prompt(ending.unmarked(messages))
+        return prompt[: len(prompt) - len(self._tail)] if self._tail else []
+
+    def _judge(
+        self, words: list[int], behind: Sequence[int], cancelled: Cancelled
+    ) -> Ending | None:
+        if not words:
+            return None
+        evaluated = self._read(words, cancelled, behind)
+        if len(self._kept) < len(words):
+            return None  # cancelled
+        logits = self._logits(len(self._kept) - len(words))
+        share = ending.probability(logits, self._tail, self._vocabulary.tokenise)
+        return Ending(share, evaluated, len(self._kept))
+
+    def _read(self, prompt: Sequence[int], cancelled: Cancelled, behind: Sequence[int] = ()) -> int:
+        """Read ``prompt``, and of ``behind`` what the last batch has room for."""
         kept = common_prefix(self._kept, prompt)
         complete = kept == len(prompt) == len(self._kept) and self._logits_are_last
         if kept == len(prompt) and not complete:
             kept -= 1  # the last token is read again for its logits
         self._keep(kept)
-        evaluated = 0
+        evaluated, both = 0, [*prompt, *behind]
         while len(self._kept) < len(prompt) and not cancelled():
-            batch = prompt[len(self._kept) : len(self._kept) + PREFILL_BATCH_TOKENS]
-            self._decode(batch)
+            end = min(len(self._kept) + PREFILL_BATCH_TOKENS, len(both))
+            batch = both[len(self._kept) : end]
+            self._decode(batch, max(end - len(prompt), 0))
             evaluated += len(batch)
         return evaluated
 
@@ -213,9 +244,9 @@ class KeptPrefixConversation(ABC):
             self._logits_are_last = False
             del self._kept[self._cut_back(count) :]
 
-    def _decode(self, tokens: list[int]) -> None:
+    def _decode(self, tokens: list[int], back: int = 0) -> None:
         self._alive()
         self._logits_are_last = False
-        self._evaluate(tokens)
+        self._evaluate(tokens, back)
         self._kept += tokens
         self._logits_are_last = True

@@ -119,22 +119,23 @@ class OnnxConversation(KeptPrefixConversation):
         super().__init__(tokens, settings, decoder.context_tokens)
         self._decoder: Decoder | None = decoder
         self._tokens = tokens
-        self._row = np.empty(0, np.float32)  # the logits of the token that was read last
+        self._rows = np.empty((0, 0), np.float32)  # the logits of the tokens that were read last
 
-    def _evaluate(self, tokens: list[int]) -> None:
+    def _evaluate(self, tokens: list[int], back: int) -> None:
         assert self._decoder is not None, "asked for only while the conversation is open"
-        self._row = self._decoder.read(tokens, len(self._kept))[0]
+        self._rows = self._decoder.read(tokens, len(self._kept), back + 1)
 
     def _cut_back(self, count: int) -> int:
         return count  # the next read is told how much of the cache counts
 
-    def _logits(self) -> Float32:
-        return self._row
+    def _logits(self, back: int) -> Float32:
+        row: Float32 = self._rows[-1 - back]
+        return row
 
     @contextmanager
     def _writing(self) -> Iterator[Writing]:
         choice, stream = TokenChoice(self._settings), self._tokens.stream()
-        yield Writing(lambda: choice.choose(self._row), stream.take)
+        yield Writing(lambda: choice.choose(self._rows[-1]), stream.take)
 
     def _free(self) -> None:
         self._decoder = None

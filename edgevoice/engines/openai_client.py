@@ -97,6 +97,10 @@ class OpenAiConversation:
         """Return None: a server would have to be asked, and that takes longer than the wait."""
         return None
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        """Return None, as :meth:`ending`."""
+        return None
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         """Yield the server's answer as it streams; a cancel or ``close()`` hangs up.
 
