@@ -1,10 +1,11 @@
-"""A Hugging Face checkpoint of SmolLM2-135M-Instruct, rebuilt from the bundle's GGUF file.
+"""A Hugging Face checkpoint of SmolLM2-135M-Instruct, rebuilt from its published GGUF file.
 
+    edgevoice models pull smollm2-135m-instruct-q4_1
     python benchmarks/smollm2_checkpoint.py FOLDER
 
 What the exporter takes as a source, on a machine that reaches no model hub: float16 weights (the
 GGUF's 4-bit and 8-bit blocks restored), config.json, and tokenizer.json from the GGUF's own
-tokens and merges. Converted back, it tokenises identically; its logits differ from the bundle's
+tokens and merges. Converted back, it tokenises identically; its logits differ from that file's
 (mean divergence 0.003) because llama.cpp rounds activations beside Q4_1 weights.
 The names are those of the architecture `llama`, and nothing else is taken.
 """

@@ -159,7 +159,7 @@ class EndOfTurnSettings:
 class LanguageModelSettings:
     """[language_model]: what answers."""
 
-    model: str = setting("smollm2-135m-instruct-q4_1", "catalogue name or path of a GGUF")
+    model: str = setting("smollm2-135m-instruct-q8_0", "catalogue name or path of a GGUF")
     threads: int = setting(
         0,
         "threads of prefill and decode; 0 is one for every core but one, and both of two cores "

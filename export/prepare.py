@@ -34,6 +34,7 @@ class Prepared:
 
 # Kind to the module whose ``prepare(fetched, out, options)`` converts it; imported when needed.
 CONVERSIONS: Mapping[str, str] = {
+    "gguf-bytes": "edgevoice.export.families.gguf_bytes",
     "moonshine": "edgevoice.export.families.moonshine_v2",
     "piper": "edgevoice.export.families.piper",
     "whisper": "edgevoice.export.families.whisper_artifact",

@@ -43,7 +43,7 @@ def write(
     """Quantise the GGUF ``source`` into ``out``; equal inputs give equal bytes.
 
     Args:
-        source: F32, F16, BF16 or Q8_0 weights.
+        source: F32, F16, BF16 or Q8_0 weights; any where ``file_type`` is Q8_0.
         out: Written whole or not at all.
         file_type: One of :data:`FILE_TYPES`; decides where ``types`` does not.
         threads: For rounding; the bytes do not depend on it.
@@ -111,8 +111,10 @@ def quantise_file(
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.nthread = threads
     parameters.ftype = getattr(llama_cpp, FILE_TYPES[file_type])
-    # Q8_0 is close enough to float to start from; a coarser source would be rounded twice.
-    parameters.allow_requantize = {t.type_name for t in header.table} <= {"F32", "F16", "Q8_0"}
+    # Q8_0 is close enough to float to start from and to end with; else a coarser source would be
+    # rounded twice.
+    fine = {t.type_name for t in header.table} <= {"F32", "F16", "Q8_0"}
+    parameters.allow_requantize = fine or file_type == "Q8_0"
     overrides = (llama_cpp.llama_model_tensor_override * (len(types) + 1))()
     for place, (name, kind) in enumerate(sorted(types.items())):
         overrides[place].pattern = f"^{re.escape(name)}$".encode()

@@ -53,7 +53,7 @@ def test_what_was_never_fetched_has_an_address_and_no_hash() -> None:
 
 
 @pytest.mark.bundle
-@pytest.mark.parametrize("name", ["silero-vad", "smart-turn-v3.2", "smollm2-135m-instruct-q4_1"])
+@pytest.mark.parametrize("name", ["silero-vad", "smart-turn-v3.2"])
 def test_the_catalogue_says_what_the_installed_files_are(
     name: str, artifact: Callable[[str], Path]
 ) -> None:

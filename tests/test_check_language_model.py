@@ -28,7 +28,7 @@ def as_artifact(folder: Path, family: str = "gguf") -> Path:
 
 @pytest.fixture(scope="module")
 def reference(artifact: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = artifact("smollm2-135m-instruct-q4_1")
+    bundle = artifact("smollm2-135m-instruct-q8_0")
     folder = tmp_path_factory.mktemp("reference")
     write_float16(bundle / manifest.read(bundle).file(".gguf").path, folder / "model.gguf", 1)
     return as_artifact(folder)

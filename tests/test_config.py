@@ -186,7 +186,7 @@ def test_the_artifacts_of_the_stages_that_run_here() -> None:
         "vad": "silero-vad",
         "recogniser": "whisper-tiny.en-int8",
         "end-of-turn": "smart-turn-v3.2",
-        "language-model": "smollm2-135m-instruct-q4_1",
+        "language-model": "smollm2-135m-instruct-q8_0",
         "speech": "piper-en_US-joe-medium-int8",
     }
     assert set(everything) <= set(STAGES)

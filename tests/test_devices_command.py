@@ -121,7 +121,7 @@ def test_fit_for_a_profile(run: Run) -> None:
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert "no    memory_budget_mb: needs about" in rows["default"]
-    assert rows["smollm2-135m-instruct-q4_1"].rstrip().endswith("yes")
+    assert rows["smollm2-135m-instruct-q8_0"].rstrip().endswith("yes")
     assert "recognition: " in rows["zipformer-en-20m-int8"]
     code, out, _ = run("devices", "fit", "x86-64", "--json")
     told = json.loads(out)

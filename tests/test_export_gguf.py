@@ -17,6 +17,7 @@ from edgevoice.errors import ArtifactError, ConfigError, MissingDependencyError
 from edgevoice.export import environments, family, hf_to_gguf
 from edgevoice.export.calibration import Calibration
 from edgevoice.export.family import Job
+from edgevoice.quant import gguf
 from edgevoice.quant.recipe import KEEP, Override, Recipe
 from edgevoice.quant.scheme import SCHEMES, find
 
@@ -25,7 +26,7 @@ GGUF = family.load("gguf")
 
 @pytest.fixture(scope="module")
 def bundle(artifact: Callable[[str], Path]) -> Path:
-    folder = artifact("smollm2-135m-instruct-q4_1")
+    folder = artifact("smollm2-135m-instruct-q8_0")
     return folder / manifest.read(folder).file(".gguf").path
 
 
@@ -110,11 +111,11 @@ def test_a_float_gguf_is_taken_as_it_is_and_written_in_a_scheme(
     assert (out / "model.gguf").read_bytes() != first
 
 
-def test_a_gguf_that_is_no_source_is_one_line(
-    bundle: Path, float_file: Path, tmp_path: Path, job: Job
-) -> None:
+def test_a_gguf_that_is_no_source_is_one_line(float_file: Path, tmp_path: Path, job: Job) -> None:
+    coarse = tmp_path / "coarse.gguf"
+    gguf.write(float_file, coarse, "Q4_1", 1)
     with pytest.raises(ArtifactError, match=r"quantised already \(Q4_1\), .*give the F16"):
-        GGUF.inspect(bundle)
+        GGUF.inspect(coarse)
     content = float_file.read_bytes()
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(content.replace(b"tokenizer.ggml.model", b"tokenizer.ggml.m0del"))

@@ -26,7 +26,7 @@ FRANCE = [SYSTEM, Message("user", "What is the capital of France?")]
 
 @pytest.fixture(scope="module")
 def folder(artifact: Callable[[str], Path]) -> Path:
-    return artifact("smollm2-135m-instruct-q4_1")
+    return artifact("smollm2-135m-instruct-q8_0")
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,7 @@ def test_what_the_settings_name_is_loaded_when_it_is_wanted(
     artifact: Callable[[str], Path],
 ) -> None:
     """The same artifact by its path stands in for a smaller one."""
-    path = artifact("smollm2-135m-instruct-q4_1")
+    path = artifact("smollm2-135m-instruct-q8_0")
     settings = override(Settings(), [f"load.language_model={path}", 'recogniser.first_pass=""'])
     found = loading.cheaper(settings, Store(artifact("silero-vad").parent))
     assert found.recogniser is None
@@ -237,7 +237,7 @@ def test_real_models_change_between_two_turns(artifact: Callable[[str], Path]) -
         Settings(),
         [
             f"load.recogniser={artifact('whisper-tiny.en-int8')}",
-            f"load.language_model={artifact('smollm2-135m-instruct-q4_1')}",
+            f"load.language_model={artifact('smollm2-135m-instruct-q8_0')}",
             "language_model.max_answer_tokens=6",
             # The question has the answer's words, and comes soon behind it.
             "turns.echo_similarity=1",

@@ -117,14 +117,14 @@ def test_no_interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_gguf_loads(folder: Path, artifact: Callable[[str], Path]) -> None:
-    probe.ensure_loadable(artifact("smollm2-135m-instruct-q4_1"), LOADER)
+    probe.ensure_loadable(artifact("smollm2-135m-instruct-q8_0"), LOADER)
 
 
 def test_a_damaged_vocabulary_does_not_end_this_process(
     folder: Path, artifact: Callable[[str], Path]
 ) -> None:
     """Sound sizes, broken contents: only llama.cpp itself can tell."""
-    whole = next(artifact("smollm2-135m-instruct-q4_1").glob("*.gguf"))
+    whole = next(artifact("smollm2-135m-instruct-q8_0").glob("*.gguf"))
     damaged = folder / "damaged.gguf"
     damaged.write_bytes(
         whole.read_bytes().replace(b"tokenizer.ggml.merges", b"tokenizer.ggml.merged")

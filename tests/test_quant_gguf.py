@@ -24,7 +24,7 @@ LAYERS = 2
 
 @pytest.fixture(scope="module")
 def float_file(artifact: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = artifact("smollm2-135m-instruct-q4_1")
+    folder = artifact("smollm2-135m-instruct-q8_0")
     source = folder / manifest.read(folder).file(".gguf").path
     return write_float16(source, tmp_path_factory.mktemp("float") / "small.gguf", LAYERS)
 

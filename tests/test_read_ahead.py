@@ -29,7 +29,7 @@ def advised(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_models_and_libraries_are_read_ahead(advised: list[Path]) -> None:
     store = Store.default()
     read_ahead(Settings(), store)
-    for name in ("silero-vad", "whisper-tiny.en-int8", "smollm2-135m-instruct-q4_1"):
+    for name in ("silero-vad", "whisper-tiny.en-int8", "smollm2-135m-instruct-q8_0"):
         folder = store.path(name).resolve()
         assert any(folder in path.parents for path in advised), name
     assert any("sherpa" in path.name for path in advised)

@@ -204,7 +204,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         "whisper-tiny.en-int8": ("recogniser", "c", "int8", "onnx", {}),
         "whisper-tiny.en-fp32": ("recogniser", "c", "fp32", "onnx", {}),
         "whisper-base.en-fp32": ("recogniser", "d", "fp32", "onnx", {}),
-        "smollm2-135m-instruct-q4_1": ("language-model", "e", "q4_1", "gguf", {}),
+        "smollm2-135m-instruct-q8_0": ("language-model", "e", "q8_0", "gguf", {}),
         "piper-en_US-joe-medium-int8": ("speech", "f", "int8", "onnx", {"decoder": "d.onnx"}),
     }
     root = tmp_path / "models"

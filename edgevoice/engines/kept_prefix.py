@@ -23,9 +23,10 @@ from edgevoice.frames import Float32
 from edgevoice.settings import LanguageModelSettings
 from edgevoice.stages import Cancelled, Ending, Message, never
 
-PREFILL_BATCH_TOKENS = 16
-"""Tokens read between two looks at a cancel. On two x86-64 cores SmolLM2-135M Q4_1 reads as fast
-in batches of 16 (65 ms each) as of 512, and llama.cpp's buffers shrink from 16 to 2 MB."""
+PREFILL_BATCH_TOKENS = 24
+"""Tokens read between two looks at a cancel, 80 ms of SmolLM2-135M Q8_0 on one x86-64 core. A turn
+of 10 to 16 words is one batch with what the template puts behind it: 89 ms to the first token
+where batches of 16 take 112. Larger ones read no faster and make a cancel wait."""
 _REMEMBERED_PROMPTS = 2
 """An answer is asked for by one prompt, over and over, and judged by the one without its mark."""
 
@@ -101,7 +102,7 @@ class KeptPrefixConversation(ABC):
         """Return the probability that a mark or the message's end follows its last word.
 
         Costs a softmax (0.15 ms) beside what reading ``messages`` costs anyway. On 35 turns and
-        227 cuts of them SmolLM2-135M Q4_1 tells the one from the other with an area under the
+        227 cuts of them SmolLM2-135M tells the one from the other with an area under the
         curve of 0.99 (`benchmarks/turn_text.py`).
 
         Raises:
