@@ -134,6 +134,59 @@ def test_a_model_that_cannot_cut_back_reads_all_again(
     assert list(conversation.generate(FRANCE)) == expected
 
 
+LONG = [
+    SYSTEM,
+    Message("user", "one two three four five six seven eight nine ten " * 12),
+    Message("assistant", "I see."),
+    FRANCE[1],
+]
+
+
+@pytest.fixture
+def grown(weights: GgufWeights, monkeypatch: pytest.MonkeyPatch) -> Iterator[gguf.GgufConversation]:
+    """A conversation whose first context is too small for :data:`LONG`."""
+    monkeypatch.setattr(gguf, "FIRST_CELLS", 64)
+    opened = gguf.GgufConversation(weights, SETTINGS)
+    yield opened
+    opened.close()
+
+
+def test_a_longer_conversation_moves_with_all_that_it_has_read(
+    conversation: gguf.GgufConversation, grown: gguf.GgufConversation
+) -> None:
+    whole = conversation.count_tokens(LONG)
+    assert whole > 128
+    expected = conversation.begin(LONG)
+    judged = grown.begin(LONG)
+    assert judged is not None
+    assert expected is not None
+    assert judged.probability == pytest.approx(expected.probability, rel=0.01)
+    assert judged.evaluated_tokens == expected.evaluated_tokens, "nothing is read twice"
+    assert list(grown.generate(LONG)) == list(conversation.generate(LONG))
+    assert grown.prefill(LONG[:2]) == conversation.prefill(LONG[:2])
+
+
+def test_a_cache_that_cannot_be_copied_is_read_again(
+    conversation: gguf.GgufConversation,
+    grown: gguf.GgufConversation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gguf.llama_cpp, "llama_state_seq_set_data", lambda *_: 0)
+    assert grown.prefill(LONG) == conversation.prefill(LONG)
+    assert list(grown.generate(LONG)) == list(conversation.generate(LONG))
+
+
+def test_no_memory_for_a_larger_context_leaves_the_small_one(
+    grown: gguf.GgufConversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown.prefill([SYSTEM])
+    with monkeypatch.context() as full:
+        full.setattr(gguf.llama_cpp, "llama_init_from_model", lambda *_: None)
+        with pytest.raises(EngineError, match="no context of 128 tokens"):
+            grown.prefill(LONG)
+    assert "Paris" in "".join(grown.generate(FRANCE))
+
+
 def test_the_wrong_format_is_named(tmp_path: Path) -> None:
     voice = manifest.Manifest("voice", "speech", "piper", "onnx", "fp32", "CC0-1.0", "here", ())
     manifest.write(voice, tmp_path)
