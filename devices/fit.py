@@ -19,8 +19,7 @@ from edgevoice.store import Store
 
 # Resident MiB on 2 x86-64 cores: 60 for the interpreter with its engines before a model; loading
 # added 46 for Smart Turn (8 MiB of files), 142 for Whisper tiny.en int8 (48) and 278 in fp32 (147),
-# 48 for Piper int8 (32), 120 for SmolLM2 Q4_1 (93, with its cache). So estimated, the default
-# bundle takes 520; the daemon peaked at 490 after an answer.
+# 48 for Piper int8 (32), 165 for SmolLM2 in Q8_0 (138, with the cache of a short talk).
 BASE_MB = 60
 _ONNX_SHARE = 2.0
 _ONNX_MB = 40
@@ -126,8 +125,8 @@ def need_of_manifest(artifact: Manifest) -> Need:
 def need_of_entry(entry: Entry) -> Need:
     """Return what an artifact of the catalogue asks for once it is installed.
 
-    Its files may be converted when they are pulled; the estimate takes those that are fetched for
-    the larger.
+    Its files may be converted when they are pulled; the estimate takes those that are fetched, most
+    often the larger.
     """
     size = entry.size_bytes
     mb = _estimate_mb(size, entry)
