@@ -219,6 +219,14 @@ def test_the_device_is_told_what_was_chosen_and_its_profile(tmp_path: Path) -> N
     assert plan.own_profile == ""
 
 
+def test_the_models_that_the_profile_names_come_along() -> None:
+    named = load_profile("raspberry-pi-4").models["llm"]
+    assert planned("raspberry-pi-4").settings.language_model.model == named
+    assert planned("raspberry-pi-5").settings.language_model.model != named
+    mine = planned("raspberry-pi-4", "--set", "language_model.model=mine")
+    assert mine.settings.language_model.model == "mine"
+
+
 def test_models_that_are_too_large_for_the_device_are_warned_of(
     tiny_store: Store, tmp_path: Path
 ) -> None:

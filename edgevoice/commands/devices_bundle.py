@@ -12,7 +12,7 @@ from pathlib import Path
 from edgevoice import config
 from edgevoice.commands import settings_options
 from edgevoice.commands.printing import print_json
-from edgevoice.devices import bundle
+from edgevoice.devices import bundle, defaults
 from edgevoice.devices.bundle import BundlePlan
 from edgevoice.devices.bundle_wheels import Target
 from edgevoice.devices.fit import fit_bundle, need_of_manifest
@@ -104,6 +104,11 @@ def plan_of(parsed: argparse.Namespace) -> BundlePlan:
     settings = config.override(config.parse(written, str(parsed.config)), parsed.set)
     chosen = {(section, key) for section, keys in written.items() for key in keys}
     chosen |= {config.split(assignment)[:2] for assignment in parsed.set}
+    # What the profile fills in on the device, it fills in here: its models have to come along.
+    for (section, key), value in defaults.of_profile(profile).items():
+        if key == "model" and (section, key) not in chosen:
+            part = dataclasses.replace(getattr(settings, section), model=value)
+            settings = dataclasses.replace(settings, **{section: part})
     folders = parsed.find_links or ([_WHEELS] if _WHEELS.is_dir() else [])
     return BundlePlan(
         profile=profile.name,
