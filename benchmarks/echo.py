@@ -7,9 +7,11 @@ interrupt it, and then come the disturbances of `disturbances.py`. The level of 
 set against the agent's at the microphone (0 dB return loss: as loud as the user).
 
     python benchmarks/echo.py [--minutes 10] [--interruptions 30] [--disturbances 0]
-                              [--return-loss 0 6 12] [--canceller aec3] [--json FILE]
+                              [--return-loss 0 6 12] [--canceller aec3] [--seed 1] [--json FILE]
 
-In lock step the time that models take is left out. Needs flite and the default bundle.
+In lock step the time that models take is left out, and the same seed gives the same figures. It is
+the seed of the room and of the agent's voice: another one is another echo under the same words, and
+moves the figures by a few. Needs flite and the default bundle.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from disturbances import disturbances
 from recordings import INTERRUPTIONS, VOICES, librivox
 from recordings import speak as flite
@@ -35,12 +38,13 @@ from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink
 from edgevoice.config import override
+from edgevoice.engines.clauses import ClauseSplitter
 from edgevoice.events import DecisionNotice, Notice, StateNotice, TranscriptNotice
 from edgevoice.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, Float32, Frame
 from edgevoice.loading import load_engines
 from edgevoice.session import Pace, Session
 from edgevoice.settings import Settings
-from edgevoice.stages import Cancelled, Ending, Message, never
+from edgevoice.stages import Cancelled, Ending, Message, Speech, never
 from edgevoice.weights import Engines
 
 PROSE = (
@@ -62,9 +66,7 @@ class Reader:
     """A language model that reads prose aloud, and never comes to the end of it soon."""
 
     context_tokens = 1 << 20
-
-    def __init__(self, repeats: int = 3) -> None:
-        self._text = PROSE * repeats
+    text = PROSE * 3
 
     def open(self) -> Reader:
         return self
@@ -79,13 +81,47 @@ class Reader:
         return None
 
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
-        for word in self._text.split(" "):
+        for word in self.text.split(" "):
             if cancelled():
                 return
             yield f"{word} "
 
     def close(self) -> None:
         pass
+
+
+class Said:
+    """A voice that says a clause the same way each time, so that runs can be compared.
+
+    Args:
+        voice: Speaks all of ``text`` now, clause by clause as an answer is spoken.
+    """
+
+    def __init__(self, voice: Speech, text: str) -> None:
+        self.sample_rate_hz = voice.sample_rate_hz
+        self._voice = voice
+        self._said: dict[str, Float32] = {}
+        splitter = ClauseSplitter()
+        for word in text.split(" "):
+            for clause in splitter.feed(f"{word} "):
+                self._say(clause)
+        for clause in splitter.flush():
+            self._say(clause)
+
+    def _say(self, clause: str) -> Float32:
+        if clause not in self._said:
+            self._said[clause] = np.concatenate(list(self._voice.synthesise(clause)))
+        return self._said[clause]
+
+    def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+        said = self._say(text)
+        for first in range(0, said.size, self.sample_rate_hz):
+            if cancelled():
+                return
+            yield said[first : first + self.sample_rate_hz]
+
+    def close(self) -> None:
+        self._voice.close()
 
 
 @dataclass
@@ -217,7 +253,7 @@ def interruptions(count: int, folder: Path) -> list[Sound]:
 
 
 def hold(
-    engines: Engines, settings: Settings, script: Script, return_loss_db: float, seed: int = 1
+    engines: Engines, settings: Settings, script: Script, return_loss_db: float, seed: int
 ) -> Script:
     sink = ForgetfulSink(None, "fast")
     room = Room(delay_ms=120.0, return_loss_db=return_loss_db, drift_ppm=100.0, seed=seed)
@@ -241,15 +277,18 @@ def measure(
     engines: Engines, settings: Settings, arguments: argparse.Namespace, loss_db: float
 ) -> dict[str, Any]:
     folder: Path = arguments.folder
+    seed = 3 * arguments.seed
     question = voice(flite(QUESTION, "rms", folder / "question.wav"))
-    alone = hold(engines, settings, Script(question, [], arguments.minutes * 6e4), loss_db)
+    alone = hold(
+        engines, settings, Script(question, [], arguments.minutes * 6e4), loss_db, seed - 2
+    )
     users = interruptions(arguments.interruptions, folder)
     stops = (
-        hold(engines, settings, Script(question, users, 0.0), loss_db, seed=2) if users else None
+        hold(engines, settings, Script(question, users, 0.0), loss_db, seed - 1) if users else None
     )
     noises = [Sound(d.name, d.samples) for d in disturbances()[: arguments.disturbances]]
     hums = (
-        hold(engines, settings, Script(question, noises, 0.0), loss_db, seed=3) if noises else None
+        hold(engines, settings, Script(question, noises, 0.0), loss_db, seed) if noises else None
     )
     took = [s.stopped_ms - s.began_ms for s in users if s.stopped_ms and s.began_ms]
     lost = [s.name for s in noises if s.stopped_ms is not None]
@@ -276,12 +315,16 @@ def main() -> None:
     parser.add_argument("--disturbances", type=int, default=0, help="how many, 64 at most")
     parser.add_argument("--return-loss", type=float, nargs="+", default=[0.0, 6.0, 12.0])
     parser.add_argument("--canceller", choices=("aec3", "none"), default="aec3")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     settings = override(Settings(), [*arguments.set, f"audio.canceller={arguments.canceller}"])
-    loaded = load_engines(settings)
-    engines = replace(loaded, language_model=Reader())
+    onnxruntime.set_seed(arguments.seed)
+    loaded = load_engines(settings, patient=True)
+    engines = replace(
+        loaded, language_model=Reader(), speech=Said(loaded.speech, Reader.text)
+    )
     with tempfile.TemporaryDirectory() as scratch:
         arguments.folder = Path(scratch)
         rows = []

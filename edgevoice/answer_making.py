@@ -80,7 +80,11 @@ class AnswerMaker:
         self._now_ms = now_ms
         self._on_forgotten = on_forgotten
         self.most_tokens: int | None = None
-        self._voice_waits = self._model_waits = False
+        # Whose sound and whose words the workers are at, and for whom the model waits.
+        self._voiced: SpokenAnswer | None = None
+        self._roomless: SpokenAnswer | None = None
+        self._written: SpokenAnswer | None = None
+        self._blocked: SpokenAnswer | None = None
         self._warming = threading.Event()
         self._unread: deque[list[Message]] = deque(maxlen=1)
         # The newest words that were judged, and what came of it; on the model's worker alone.
@@ -90,9 +94,31 @@ class AnswerMaker:
 
     @property
     def idle(self) -> bool:
-        """True when nothing is being made, or what is made waits for the gate or the speaker."""
-        waits = self._voice_waits or self._model_waits
-        return waits or (self._thinking.idle and self._speaking.idle)
+        """True when nothing is being made, or what is made waits for the gate or the speaker.
+
+        Exact: nothing is made from then on until somebody else moves.
+        """
+        # Each may have let the other go on after it was asked.
+        return all(
+            waits()
+            for waits in (self._voice_waits, self._model_waits, self._voice_waits, self._model_waits)
+        )
+
+    def _voice_waits(self) -> bool:
+        roomless, voiced = self._roomless, self._voiced
+        if roomless is not None and not roomless.cancelled.is_set() and self._is_full(roomless):
+            return True
+        if voiced is not None and not voiced.cancelled.is_set():
+            return not voiced.clauses.unfinished_tasks
+        return self._speaking.idle
+
+    def _model_waits(self) -> bool:
+        written, blocked = self._written, self._blocked
+        if written is not None and not written.cancelled.is_set() and written.paused:
+            return True
+        if blocked is not None and not blocked.cancelled.is_set() and blocked.clauses.full():
+            return True
+        return self._thinking.idle
 
     def warm(self, messages: Sequence[Message]) -> None:
         """Read ``messages`` into the model, unless it makes an answer; the newest count."""
@@ -225,23 +251,27 @@ class AnswerMaker:
     def _hand_over(self, answer: SpokenAnswer, clause: str | None) -> None:
         if clause:
             self._mark_for(answer, "first_clause")
-        while not answer.cancelled.is_set():
-            try:
-                answer.clauses.put(clause, timeout=_POLL_S)
-                return
-            except queue.Full:
-                continue
+        while not answer.cancelled.is_set() and answer.clauses.full():
+            self._blocked = answer
+            answer.cancelled.wait(_POLL_S)
+        self._blocked = None
+        if not answer.cancelled.is_set():
+            answer.clauses.put_nowait(clause)  # Nobody else puts.
 
     # ---------------------------------------------------------------- on the voice's worker
 
     def _speak(self, answer: SpokenAnswer) -> None:
+        self._voiced = answer
         try:
             while (clause := self._next_clause(answer)) is not None:
                 self._speak_clause(answer, clause)
+                answer.clauses.task_done()
             with answer.lock:
                 answer.complete = True
         except Exception as error:
             self._fail(answer, f"speech failed: {error}")
+        finally:
+            self._voiced = None
 
     def _next_clause(self, answer: SpokenAnswer) -> str | None:
         while not answer.cancelled.is_set():
@@ -283,22 +313,23 @@ class AnswerMaker:
 
     def _wait_while_paused(self, answer: SpokenAnswer) -> None:
         while answer.paused and not answer.cancelled.is_set():
-            self._model_waits = True
+            self._written = answer
             answer.cancelled.wait(_POLL_S)
-        self._model_waits = False
+        self._written = None
 
     def _wait_for_room(self, answer: SpokenAnswer) -> None:
-        def full() -> bool:
-            if answer.paused:
-                return True
-            if answer.released.is_set():
-                return self._sink.pending_samples() > _AHEAD_SAMPLES
-            return answer.made_samples > _HELD_SAMPLES
+        while not answer.cancelled.is_set() and self._is_full(answer):
+            self._roomless = answer
+            answer.room.wait(_POLL_S)
+            answer.room.clear()
+        self._roomless = None
 
-        while not answer.cancelled.is_set() and full():
-            self._voice_waits = True
-            answer.cancelled.wait(_POLL_S)
-        self._voice_waits = False
+    def _is_full(self, answer: SpokenAnswer) -> bool:
+        if answer.paused:
+            return True
+        if answer.released.is_set():
+            return self._sink.pending_samples() > _AHEAD_SAMPLES
+        return answer.made_samples > _HELD_SAMPLES
 
     # ---------------------------------------------------------------- marks and failures
 

@@ -75,6 +75,11 @@ class Answerer:
         """True when nothing is being made, or what is made waits for the gate or the speaker."""
         return self._maker.idle
 
+    def hurry(self) -> None:
+        """Let the voice see at once whether there is room for more; it looks now and then itself."""
+        if self._current is not None:
+            self._current.room.set()
+
     @property
     def gap_ms(self) -> float:
         """Silence within the answer that was released last, because its speech was not made."""
@@ -256,4 +261,5 @@ class Answerer:
         if self._current is not None:
             self._current.cancelled.set()
             self._current.first_audio.set()
+            self._current.room.set()
             self._current = None

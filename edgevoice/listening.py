@@ -29,7 +29,7 @@ from edgevoice.events import (
 )
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.stages import EndOfTurn, Recogniser, RecogniserModel, Transcript
-from edgevoice.workers import Job, Worker
+from edgevoice.workers import Job, SteppedWorker, Worker
 
 _JUDGED_SAMPLES = 8 * SAMPLE_RATE_HZ
 """Smart Turn looks at the last 8 s."""
@@ -56,6 +56,8 @@ class Listener:
         on_error: Called on a worker's thread with what an engine raised.
         chunk_ms: Audio goes to the recogniser in pieces of this length, to spare it a hundred calls
             a second.
+        worker: Makes a worker for the recogniser and one for the judge; :meth:`step` does the work
+            of stepped ones.
 
     Attributes:
         has_floor: The user speaks to an agent that is silent, so that looking ahead is worth it.
@@ -70,6 +72,7 @@ class Listener:
         on_error: Callable[[Exception], None],
         *,
         chunk_ms: float = 100.0,
+        worker: type[Worker | SteppedWorker] = Worker,
     ) -> None:
         self._chunk_samples = ms_to_samples(chunk_ms)
         self._recogniser = recogniser
@@ -77,8 +80,8 @@ class Listener:
         self._post = post
         self._now_ms = now_ms
         self._on_error = on_error
-        self._recognition = Worker("edgevoice-recogniser", on_error)
-        self._judgement = Worker("edgevoice-end-of-turn", on_error)
+        self._recognition = worker("edgevoice-recogniser", on_error)
+        self._judgement = worker("edgevoice-end-of-turn", on_error)
         self.has_floor = False
         self._open = False
         self._quiet = False
@@ -104,6 +107,10 @@ class Listener:
     def idle(self) -> bool:
         """True when no model is working on anything."""
         return self._recognition.idle and self._judgement.idle
+
+    def step(self) -> bool:
+        """Do the next of the work here; False where none waits, or it has threads of its own."""
+        return self._recognition.step() or self._judgement.step()
 
     @property
     def lost_ms(self) -> float:

@@ -56,13 +56,21 @@ def load_hearing(settings: Settings, store: Store | None = None) -> Hearing:
         load_passes(
             {stage: models.path(name) for stage, name in settings.recogniser.heard_with().items()},
             settings.recogniser,
+            patient=True,
         ),
         load_end_of_turn(models.path(judge.model), judge) if judge.model else None,
     )
 
 
-def load_engines(settings: Settings, store: Store | None = None) -> Engines:
+def load_engines(
+    settings: Settings, store: Store | None = None, *, patient: bool = False
+) -> Engines:
     """Load all stages.
+
+    Args:
+        settings: They name the artifacts.
+        store: Holds them; the user's own where none is given.
+        patient: See :func:`edgevoice.engines.recogniser.load_passes`: for sessions in lock step.
 
     Raises:
         ArtifactError: An artifact is missing, broken, or of the wrong kind for its stage.
@@ -76,7 +84,12 @@ def load_engines(settings: Settings, store: Store | None = None) -> Engines:
     with ThreadPoolExecutor(max_workers=5, thread_name_prefix="edgevoice-load") as pool:
         vad = pool.submit(load_vad, folders["vad"], settings.vad)
         recogniser = pool.submit(
-            _held, pins["recogniser"], load_passes, folders, settings.recogniser
+            _held,
+            pins["recogniser"],
+            load_passes,
+            folders,
+            settings.recogniser,
+            patient=patient,
         )
         end_of_turn: Future[EndOfTurn] | None = None
         if judge is not None:

@@ -6,8 +6,8 @@ slow runs on workers (:mod:`edgevoice.listening`, :mod:`edgevoice.answering`), w
 back through an inbox; so a slow stage delays the answer and never the audio.
 
 Pace: with ``Pace.REAL_TIME`` the clock is the wall's. With ``Pace.LOCK_STEP`` it is the audio's:
-the next frame waits until the workers have done all they can, so a recording runs as fast as the
-models go and always the same way.
+the next frame waits until all is done that can be, in a fixed order, so a recording runs as fast as
+the models go and always the same way.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from edgevoice.turn_rules import rules
 from edgevoice.turn_state import Phase, TurnState
 from edgevoice.turns import step
 from edgevoice.weights import Engines
+from edgevoice.workers import SteppedWorker, Worker
 
 _READ_TIMEOUT_S = 0.05
 _LOCK_STEP_POLL_S = 0.001
@@ -136,6 +137,7 @@ class Session:
             self.now_ms,
             self._report_later,
             chunk_ms=settings.recogniser.chunk_ms,
+            worker=SteppedWorker if pace is Pace.LOCK_STEP else Worker,
         )
         self._microphone = Microphone(
             engines,
@@ -246,10 +248,19 @@ class Session:
             self._hear(frame)
         self._settle()
         if self._pace is Pace.LOCK_STEP:
-            while not (self._listener.idle and self._answerer.idle and self._inbox.empty()):
-                time.sleep(_LOCK_STEP_POLL_S)
-                self._settle()
+            self._finish()
         return True
+
+    def _finish(self) -> None:
+        """Let all be done that this frame calls for, one thing after the other."""
+        while True:
+            if not self._answerer.idle:
+                self._answerer.hurry()
+                time.sleep(_LOCK_STEP_POLL_S)
+            elif self._inbox.empty() and not self._listener.step():
+                return
+            else:
+                self._settle()
 
     def _settle(self) -> None:
         """Let the machine see all that has happened by now."""

@@ -58,6 +58,7 @@ class SpokenAnswer:
     Attributes:
         number: The machine's.
         lock: Guards all but the events and the queue.
+        room: Set to wake the voice, which waits until there is room for more.
         clauses: From the one who writes the answer to the voice; None is the end.
         spoken: What was given to the voice so far.
         held: Speech that is made and not released.
@@ -69,6 +70,7 @@ class SpokenAnswer:
     cancelled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     first_audio: threading.Event = field(default_factory=threading.Event)
+    room: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     clauses: queue.Queue[str | None] = field(
         default_factory=lambda: queue.Queue(maxsize=_CLAUSES_AHEAD)

@@ -149,7 +149,7 @@ def _converse(
     # What the settings ask for in vain is said before seconds of loading.
     canceller = (clean_caller if questions else clean_microphone)(settings.audio)
     spare = cheaper(settings)
-    engines = load_engines(settings)
+    engines = load_engines(settings, patient=fast)
     governor = LoadGovernor(rules(settings), spare)
     try:
         if not questions:
