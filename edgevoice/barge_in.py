@@ -54,6 +54,12 @@ _GOES_ON_MS = {Verdict.BACKCHANNEL: 250.0, Verdict.UNCLEAR: 350.0}
 """Silence behind it before the agent goes on: "okay" may be the first word of a wish, and so may
 be what was heard as "stuff" (please) and "build on" (, I have another question)."""
 
+_CLEARS_MS = 450.0
+"""The same behind speech of which the agent's echo may have hidden the half: once the agent is held
+its echo dies away, and what the user says next is heard as it is. At 0 dB return loss the canceller
+leaves 130 to 290 ms of "stop, please" and "wait a moment", in which nobody hears a word, and the
+pause behind "stop" is 420 to 450 ms long."""
+
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
 
@@ -219,7 +225,7 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
         if not over.held:
             # The agent has gone on meanwhile, rightly.
             return replace(state, over=None), [ForgetUtterance(over.end_ms)]
-        until_ms = over.end_ms + _GOES_ON_MS.get(verdict, 0.0)
+        until_ms = over.end_ms + _goes_on_ms(over, verdict)
         if event.at_ms < until_ms:
             unclear = event if verdict is Verdict.UNCLEAR else None
             evidence["reason"] = verdict.value
@@ -233,6 +239,12 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
     # Speech has grown while the recogniser was busy.
     grown = replace(known, speech_ms=max(event.at_ms - over.onset_ms, over.speech_ms))
     return _ask(replace(state, over=known), grown, rules)
+
+
+def _goes_on_ms(over: Overlap, verdict: Verdict) -> float:
+    """Return the silence behind ``over`` before the agent goes on."""
+    own_ms = _GOES_ON_MS.get(verdict, 0.0)
+    return own_ms if over.echo_margin_db is None else max(own_ms, _CLEARS_MS)
 
 
 def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:
