@@ -287,9 +287,7 @@ def measure(
         hold(engines, settings, Script(question, users, 0.0), loss_db, seed - 1) if users else None
     )
     noises = [Sound(d.name, d.samples) for d in disturbances()[: arguments.disturbances]]
-    hums = (
-        hold(engines, settings, Script(question, noises, 0.0), loss_db, seed) if noises else None
-    )
+    hums = hold(engines, settings, Script(question, noises, 0.0), loss_db, seed) if noises else None
     took = [s.stopped_ms - s.began_ms for s in users if s.stopped_ms and s.began_ms]
     lost = [s.name for s in noises if s.stopped_ms is not None]
     own = len(alone.own) + sum(len(s.own) for s in (stops, hums) if s is not None)
@@ -322,9 +320,7 @@ def main() -> None:
     settings = override(Settings(), [*arguments.set, f"audio.canceller={arguments.canceller}"])
     onnxruntime.set_seed(arguments.seed)
     loaded = load_engines(settings, patient=True)
-    engines = replace(
-        loaded, language_model=Reader(), speech=Said(loaded.speech, Reader.text)
-    )
+    engines = replace(loaded, language_model=Reader(), speech=Said(loaded.speech, Reader.text))
     with tempfile.TemporaryDirectory() as scratch:
         arguments.folder = Path(scratch)
         rows = []

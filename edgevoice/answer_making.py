@@ -101,7 +101,12 @@ class AnswerMaker:
         # Each may have let the other go on after it was asked.
         return all(
             waits()
-            for waits in (self._voice_waits, self._model_waits, self._voice_waits, self._model_waits)
+            for waits in (
+                self._voice_waits,
+                self._model_waits,
+                self._voice_waits,
+                self._model_waits,
+            )
         )
 
     def _voice_waits(self) -> bool:

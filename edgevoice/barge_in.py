@@ -38,7 +38,16 @@ from edgevoice.events import (
     TimerFired,
     TranscribeOverlap,
 )
-from edgevoice.overlap import BRIEF_MS, Evidence, Overlap, Verdict, below_echo, is_background, judge
+from edgevoice.overlap import (
+    BRIEF_MS,
+    LOUD_DB,
+    Evidence,
+    Overlap,
+    Verdict,
+    below_echo,
+    is_background,
+    judge,
+)
 from edgevoice.turn_rules import Rules, learn
 from edgevoice.turn_state import Phase, Step, TurnState, hear_user, pause
 
@@ -57,8 +66,8 @@ be what was heard as "stuff" (please) and "build on" (, I have another question)
 _CLEARS_MS = 450.0
 """The same behind speech of which the agent's echo may have hidden the half: once the agent is held
 its echo dies away, and what the user says next is heard as it is. At 0 dB return loss the canceller
-leaves 130 to 290 ms of "stop, please" and "wait a moment", in which nobody hears a word, and the
-pause behind "stop" is 420 to 450 ms long."""
+leaves 100 to 290 ms of "stop, please" and "wait a moment", in which nobody hears a word, and the
+pause behind that "stop" is 420 to 450 ms long."""
 
 _PROBE_PASSED_EVERY_MS = 1500.0
 """Sound that was taken for noise is listened to more seldom: each look costs a decode."""
@@ -244,7 +253,8 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
 def _goes_on_ms(over: Overlap, verdict: Verdict) -> float:
     """Return the silence behind ``over`` before the agent goes on."""
     own_ms = _GOES_ON_MS.get(verdict, 0.0)
-    return own_ms if over.echo_margin_db is None else max(own_ms, _CLEARS_MS)
+    hidden = over.echo_margin_db is not None and over.echo_margin_db < LOUD_DB
+    return max(own_ms, _CLEARS_MS) if hidden else own_ms
 
 
 def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:

@@ -18,7 +18,7 @@ from edgevoice.turn_rules import Rules
 _STRICT_ECHO = 0.5
 """Of the threshold: enough of the agent's words where the sound is no louder than its echo."""
 
-_LOUD_DB = 20.0
+LOUD_DB = 20.0
 _LOUD_ECHO = 0.9
 """So far above the agent's echo it takes nearly all of the agent's words: a user who was misheard
 has some of them by chance. "Wait a moment", 50 dB above, became "in the moment"."""
@@ -146,7 +146,7 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
     similarity_needed = rules.echo_similarity
     if below_echo(overlap.echo_margin_db, rules):
         similarity_needed *= _STRICT_ECHO
-    elif overlap.echo_margin_db is not None and overlap.echo_margin_db >= _LOUD_DB:
+    elif overlap.echo_margin_db is not None and overlap.echo_margin_db >= LOUD_DB:
         similarity_needed = max(similarity_needed, _LOUD_ECHO)
     if similarity >= similarity_needed and not _speaks_on(found, said, rules):
         return Verdict.ECHO, evidence
