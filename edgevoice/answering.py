@@ -76,7 +76,7 @@ class Answerer:
         return self._maker.idle
 
     def hurry(self) -> None:
-        """Let the voice see at once whether there is room for more; it looks now and then itself."""
+        """Let the voice look for room at once, and not only every so often."""
         if self._current is not None:
             self._current.room.set()
 

@@ -45,9 +45,9 @@ _WORDY = 3
 a nod one less is enough: "okay, that is"."""
 
 _WORDY_LETTERS = 9
-"""So many letters are a sentence as well, in fewer words: "for comments" (wait a moment). Of 150 nods
-Whisper made no such words from 480 ms on, and with 8 letters none either; with 7, seven more stopped
-the agent ("Godance", "an image")."""
+"""So many letters are a sentence as well, in fewer words: "for comments" (wait a moment). Of 150
+nods Whisper made no such words from 480 ms on, and none of 8 letters either; with 7, seven more
+nods stopped the agent ("Godance", "an image")."""
 
 _HUM = re.compile(r"[hmn]{2,}[a-z]{0,2}|[hm]")
 """A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HML", "MHA", "MMHS"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -299,6 +300,21 @@ def test_a_microphone_that_disappears_is_told_before_it_ends_the_session() -> No
     (error,) = talk.seen(ErrorNotice)
     assert error.fatal
     assert error.message == "the microphone is gone; plug it in and start again"
+
+
+def test_lock_step_is_the_same_however_slowly_the_voice_speaks() -> None:
+    class Dawdling(HumSpeech):
+        def synthesise(self, text: str, cancelled: Cancelled = never) -> Iterator[Float32]:
+            for chunk in super().synthesise(text, cancelled):
+                time.sleep(0.005)
+                yield chunk
+
+    story = ScriptedLanguageModelModel({}, " ".join([LONG_ANSWER] * 6))
+    spoken = (silence(0.5), voice(1), silence(13))
+    swift = Talk(*spoken, model=story).run()
+    slow = Talk(*spoken, model=story, speech=Dawdling()).run()
+    assert np.array_equal(swift.sink.recording(), slow.sink.recording())
+    assert swift.notices == slow.notices
 
 
 def test_lock_step_needs_a_sink_that_can_be_moved() -> None:

@@ -260,6 +260,9 @@ def test_several_words_are_a_sentence_sooner_than_one() -> None:
     assert verdict("they were", overlap=short) is Verdict.UNCLEAR
     assert verdict("okay that is", overlap=short) is Verdict.INTERRUPTION
     assert verdict("okay that", overlap=short) is Verdict.UNCLEAR
+    assert verdict("for comments", overlap=short) is Verdict.INTERRUPTION
+    assert verdict("for comments", overlap=Overlap(0.0, 450.0)) is Verdict.UNCLEAR
+    assert verdict("an image", overlap=short) is Verdict.UNCLEAR
     # What Whisper makes of nods.
     assert verdict("yes and yes", overlap=short) is Verdict.UNCLEAR
     assert verdict("MMHS my friend", overlap=short) is Verdict.UNCLEAR
