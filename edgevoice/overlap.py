@@ -45,9 +45,9 @@ _WORDY = 3
 a nod one less is enough: "okay, that is"."""
 
 _WORDY_LETTERS = 8
-"""So many letters are a sentence as well, in fewer words: "for comments" (wait a moment), "this part"
-(skip this part). From 480 ms on Whisper made so many of none of those 150 nods; with 7 letters,
-seven more stopped the agent ("Godance", "an image")."""
+"""So many letters are a sentence as well, in fewer words: "for comments" (wait a moment), "this
+part" (skip this part). From 480 ms on Whisper made so many of none of those 150 nods; with 7
+letters, seven more stopped the agent ("Godance", "an image")."""
 
 _HUM = re.compile(r"[hmn]{2,}[a-z]{0,2}|[hm]")
 """A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HML", "MHA", "MMHS"."""

@@ -246,9 +246,9 @@ def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
     assert verdict("ye", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("you", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("stop", overlap=going_on) is Verdict.INTERRUPTION
-    assert verdict("you there", overlap=going_on) is Verdict.UNCLEAR
-    assert verdict("you there", overlap=Overlap(0.0, 600.0)) is Verdict.UNCLEAR
-    assert verdict("you there", overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
+    assert verdict("you here", overlap=going_on) is Verdict.UNCLEAR
+    assert verdict("you here", overlap=Overlap(0.0, 600.0)) is Verdict.UNCLEAR
+    assert verdict("you here", overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
     # "no way" begins with a "no" that would stop the agent.
     assert verdict("no", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("no", overlap=Overlap(0.0, 450.0)) is Verdict.INTERRUPTION
@@ -257,7 +257,7 @@ def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
 def test_several_words_are_a_sentence_sooner_than_one() -> None:
     short = Overlap(0.0, 500.0)
     assert verdict("they were married", overlap=short) is Verdict.INTERRUPTION
-    assert verdict("they were", overlap=short) is Verdict.UNCLEAR
+    assert verdict("he was", overlap=short) is Verdict.UNCLEAR
     assert verdict("okay that is", overlap=short) is Verdict.INTERRUPTION
     assert verdict("okay that", overlap=short) is Verdict.UNCLEAR
     assert verdict("for comments", overlap=short) is Verdict.INTERRUPTION
