@@ -342,12 +342,13 @@ def test_what_was_played_twice_is_heard_once(bench: Bench) -> None:
     assert heard.unheard == "five six. Seven."
 
 
-def test_an_answer_that_is_held_before_its_first_sound_begins_when_it_goes_on(
-    bench: Bench,
-) -> None:
+def test_an_answer_that_is_held_before_its_first_sound_begins_when_it_goes_on() -> None:
+    permits = threading.Semaphore(0)  # or the first sound might be there before the hold
+    bench = Bench(PacedModel(["One two three. ", "Four five six. ", "Seven."], permits))
     bench.answerer.prepare(1, ASK)
     bench.answerer.release(1)
     bench.answerer.hold(1)
+    permits.release(3)
     bench.wait(lambda: bench.answerer.idle)
     bench.play(300)
     assert bench.seen(AnswerSounded) == []
@@ -357,6 +358,7 @@ def test_an_answer_that_is_held_before_its_first_sound_begins_when_it_goes_on(
     bench.play(1000)
     assert bench.sink.played_samples() == 700 * 16
     assert bench.answerer.finish(1).whole
+    bench.answerer.close()
 
 
 def test_ducking_turns_down_and_restoring_turns_up(bench: Bench) -> None:
