@@ -131,8 +131,9 @@ class Microphone:
         return None if known is None else known.margin_db
 
     def _loudness_db(self) -> float | None:
-        """A canceller turns the user down while it works, so its word counts alone."""
-        return self._loudness.margin_db() if self.echo_margin_db() is None else None
+        """A canceller turns the user down while it works, so its word counts alone then."""
+        known = self._echo_canceller.evidence() if self._echo_canceller is not None else None
+        return None if known is not None and known.hides else self._loudness.margin_db()
 
     def _speech_event(self, edge: Edge) -> Event:
         at_ms = self._frame_end_ms

@@ -119,10 +119,13 @@ class EchoEvidence:
         margin_db: How loud what it left is against what it would leave of the echo alone. An echo
             is below 0 nine times of ten; a voice over the agent rises above within 200 ms or so.
         delay_ms: How long the echo takes from the reference to the microphone, once known.
+        hides: Whether a voice may be quieter than it is, because the canceller is at work; for a
+            while behind that, an echo may sound and hides nothing.
     """
 
     margin_db: float
     delay_ms: float | None = None
+    hides: bool = True
 
 
 class EchoCanceller(Protocol):

@@ -38,6 +38,10 @@ _LEAK_DB = -13.0
 return loss."""
 
 _ECHO_LASTS_FRAMES = 50
+_ECHO_HIDES_FRAMES = 20
+"""Behind the end of an echo AEC3 turns a voice down for so long: 200 ms in a room in which it dies
+away in as much."""
+
 _REACH_MS = 400.0
 """AEC3 finds delays of up to 500 ms (seen: 500 works, 600 removes nothing)."""
 
@@ -122,13 +126,14 @@ class Aec3Canceller:
     def evidence(self) -> EchoEvidence | None:
         """Return the margin over the last 100 ms, None when nothing that was played can sound."""
         delay_ms = self._delay.delay_ms
-        lasts = _ECHO_LASTS_FRAMES + round((delay_ms or 0.0) / FRAME_MS)
-        if self._quiet_frames > lasts or len(self._levels) < _EVIDENCE_FRAMES:
+        quiet_frames = self._quiet_frames - round((delay_ms or 0.0) / FRAME_MS)
+        if quiet_frames > _ECHO_LASTS_FRAMES or len(self._levels) < _EVIDENCE_FRAMES:
             return None
         captured, left = np.sum(self._levels, axis=0) / _EVIDENCE_FRAMES
         removed = max(captured - left, _FLOOR)
         margin_db = 10.0 * math.log10(max(left, _FLOOR) / removed) - _LEAK_DB
-        return EchoEvidence(round(margin_db, 1), delay_ms)
+        hides = quiet_frames <= _ECHO_HIDES_FRAMES
+        return EchoEvidence(round(margin_db, 1), delay_ms, hides)
 
     def _hold_back(self, played: Int16) -> Int16:
         """Delay the reference where the echo comes later than AEC3 looks for it."""
