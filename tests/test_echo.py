@@ -125,6 +125,29 @@ def test_the_users_words_survive_when_the_agent_yields(
     assert errors <= len(transcript("0890").split()) // 3
 
 
+@pytest.mark.bundle
+@pytest.mark.parametrize("return_loss_db", RETURN_LOSSES_DB)
+def test_the_user_is_as_loud_as_ever_soon_after_the_agent_yields(
+    agent: Int16, return_loss_db: float
+) -> None:
+    yields_at = USER_AT + SAMPLE_RATE_HZ // 4
+    held = agent.copy()
+    held[yields_at:] = 0
+    near = silence_like(agent)
+    voice = librivox(890)[: len(near) - USER_AT]
+    near[USER_AT : USER_AT + len(voice)] = voice
+    room = Room(delay_ms=80.0, return_loss_db=return_loss_db, drift_ppm=100.0)
+    _, cleaned, evidence = converse(Aec3Canceller(), room, held, near)
+    first = yields_at // FRAME_SAMPLES
+    known = [e for e in evidence[first:] if e is not None]
+    hides = [e.hides for e in known]
+    assert hides == sorted(hides, reverse=True)
+    assert 200 <= 10 * sum(hides) <= 350, "as long as the echo is under way, and 200 ms"
+    assert len(hides) > sum(hides), "the echo's margin is known for longer"
+    heard = slice((first + sum(hides)) * FRAME_SAMPLES, None)
+    assert abs(10 * np.log10(power(cleaned[heard]) / power(to_int16(near[heard])))) < 1.5
+
+
 def transcript(number: str) -> str:
     text = (LIBRIVOX / "transcription").read_text(encoding="utf-8")
     found = re.search(rf"<s> (.*) </s> \(\S*{number}\)", text)
