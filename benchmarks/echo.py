@@ -80,6 +80,9 @@ class Reader:
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
         return None
 
+    def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
+        return None
+
     def generate(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Iterator[str]:
         for word in self.text.split(" "):
             if cancelled():
