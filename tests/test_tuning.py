@@ -405,7 +405,7 @@ def test_a_pinned_stage_is_loaded_and_works_on_its_cores_and_its_caller_does_not
         return voices[-1]
 
     for name in ("load_vad", "load_passes", "load_end_of_turn", "load_language_model"):
-        monkeypatch.setattr(loading, name, lambda *given: object())
+        monkeypatch.setattr(loading, name, lambda *given, **named: object())
     monkeypatch.setattr(loading, "load_speech", load_voice)
     monkeypatch.setattr(Store, "path", lambda store, name: tmp_path)
     pinned = config.override(Settings(), [f'speech.cores="{core}"'])
