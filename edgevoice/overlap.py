@@ -50,7 +50,7 @@ _WORDY_LETTERS = 8
 (wait a moment), "this part" (skip this part). Whisper made so many of none of those 150 nods, from
 480 ms on; with 7 letters, seven more stopped the agent ("Godance", "an image"). Under an echo as
 loud as they are it makes more of nods ("hopefully", "brilliant", of 500 ms): with a bound of 480 ms
-14 of 30 stopped the agent there, with this one 10, and of 40 wishes as many were heard."""
+14 of 30 stopped the agent there, with this one 10."""
 
 _HUM = re.compile(r"[hmn]{2,}[a-z]{0,2}|[hm]")
 """A word that nobody says: of murmurs Whisper wrote "M-M-H", "HMA", "HML", "MHA", "MMHS"."""
