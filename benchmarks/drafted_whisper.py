@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recordings import QUESTIONS, VOICES, Recording, from_folder, librivox, speak
+from recordings import QUESTIONS, VOICES, Recording, from_folder, librivox, read_speech, speak
 
 from edgevoice import manifest
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.engines import whisper_drafted
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.sherpa_offline_packs import load_offline
@@ -47,8 +45,7 @@ class Tally:
 
 def heard(path: Path) -> Float32:
     """Return the recording, 40 ms of quiet left at either end."""
-    samples, rate_hz = read_wav(path)
-    samples = resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    samples = read_speech(path)
     loud = np.flatnonzero(np.abs(samples) > 0.03 * np.abs(samples).max())
     margin = ms_to_samples(40.0)
     return np.ascontiguousarray(samples[max(0, loud[0] - margin) : loud[-1] + margin])

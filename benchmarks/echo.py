@@ -29,13 +29,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from disturbances import disturbances
-from recordings import INTERRUPTIONS, VOICES, librivox
+from recordings import INTERRUPTIONS, VOICES, librivox, read_speech
 from recordings import speak as flite
 from room import Room
 
 from edgevoice.audio.cleaning import clean_caller
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.audio.wav_port import WavSink
 from edgevoice.config import override
 from edgevoice.engines.clauses import ClauseSplitter
@@ -239,8 +237,7 @@ class ForgetfulSink(WavSink):
 
 
 def voice(path: Path, longest_s: float = 6.0) -> Float32:
-    samples, rate_hz = read_wav(path)
-    samples = resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    samples = read_speech(path)
     loud = np.flatnonzero(np.abs(samples) > 0.01)
     samples = samples[loud[0] : loud[-1] + 1][: round(longest_s * SAMPLE_RATE_HZ)]
     scaled: Float32 = (samples * (USER_RMS / np.sqrt((samples**2).mean()))).astype(np.float32)

@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 from call import Call, Chunk, Note
 from disturbances import Disturbance
-from recordings import INTERRUPTIONS, LONG_ANSWERS, VOICES, librivox, speak
+from recordings import INTERRUPTIONS, LONG_ANSWERS, VOICES, librivox, read_speech, speak
 
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, Int16, ms_to_samples
 from edgevoice.latency import percentile
 
@@ -168,8 +166,7 @@ def disturb(
 
 
 def _voice(path: Path) -> Float32:
-    samples, rate_hz = read_wav(path)
-    samples = resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    samples = read_speech(path)
     loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
     samples = samples[loud[0] : loud[-1] + 1]
     scaled: Float32 = (samples * (PEAK / np.abs(samples).max())).astype(np.float32)

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from recordings import QUESTIONS, VOICES, librivox, speak
+from recordings import QUESTIONS, VOICES, librivox, read_speech, speak
 
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples
 
 LONGER = (
@@ -76,8 +74,7 @@ def paused(folder: Path, count: int = 30) -> list[Paused]:
 
 
 def _read(path: Path) -> Float32:
-    samples, rate_hz = read_wav(path)
-    samples = resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    samples = read_speech(path)
     scaled: Float32 = (samples * (0.25 / np.abs(samples).max())).astype(np.float32)
     return scaled
 

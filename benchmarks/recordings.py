@@ -13,6 +13,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgevoice.audio.resample import resample
+from edgevoice.audio.wav import read_wav
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
 VOICES = ("slt", "rms", "awb", "kal16")
 
@@ -81,6 +85,12 @@ def speak(text: str, voice: str, path: Path) -> Path:
         raise SystemExit("flite is not installed; `apt-get install flite` mends it")
     subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True)
     return path
+
+
+def read_speech(path: Path) -> Float32:
+    """Return a WAV file's sound: float32, 16 kHz."""
+    recorded, rate_hz = read_wav(path)
+    return resample(recorded, rate_hz, SAMPLE_RATE_HZ)
 
 
 def questions(folder: Path) -> list[Recording]:

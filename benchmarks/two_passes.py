@@ -29,10 +29,8 @@ import numpy as np
 import onnxruntime as ort
 from disturbances import disturbances
 from overlaps import interruptions
-from recordings import QUESTIONS, VOICES, Recording, from_folder, librivox, speak
+from recordings import QUESTIONS, VOICES, Recording, from_folder, librivox, read_speech, speak
 
-from edgevoice.audio.resample import resample
-from edgevoice.audio.wav import read_wav
 from edgevoice.engines.recogniser import load_passes
 from edgevoice.engines.two_passes import TwoPassModel
 from edgevoice.events import OverlapHeard
@@ -169,7 +167,7 @@ def texts(passes: TwoPassModel, recordings: Sequence[Recording]) -> dict[str, An
     spoken = alike = 0
     heard_s = 0.0
     for recording in recordings:
-        samples = _samples(recording.path)
+        samples = read_speech(recording.path)
         heard_s += samples.size / SAMPLE_RATE_HZ
         reference = normalise(recording.text)
         spoken += len(reference)
@@ -201,7 +199,7 @@ def sure(
     session = ort.InferenceSession(next(folder.glob("*.onnx")))
     found = []
     for recording in recordings:
-        samples = _samples(recording.path)
+        samples = read_speech(recording.path)
         heard = {}
         for name, model in (("first", passes.first), ("second", passes.second)):
             recogniser = model.open()
@@ -270,11 +268,6 @@ def _recordings(folder: Path, speech: Sequence[Path]) -> list[Recording]:
     ]
     own = [each for path in speech for each in from_folder(path, folder)]
     return [*own, *librivox(), *asked]
-
-
-def _samples(path: Path) -> Float32:
-    samples, rate_hz = read_wav(path)
-    return resample(samples, rate_hz, SAMPLE_RATE_HZ)
 
 
 def table(rows: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ The profile is the one of ``--device``, else of ``device.profile``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,19 @@ def load(path: Path | None = None, assignments: Sequence[str] = (), device: str 
     refuse_other_architecture(profile, this_architecture())
     said = {(section, key) for section, keys in written.items() for key in keys}
     said |= {config.split(assignment)[:2] for assignment in assignments}
-    for (section, key), value in of_profile(profile).items():
+    settings = fill(settings, of_profile(profile), said)
+    return dataclasses.replace(settings, device=dataclasses.replace(settings.device, profile=name))
+
+
+def fill(
+    settings: Settings, values: Mapping[tuple[str, str], Any], said: Collection[tuple[str, str]]
+) -> Settings:
+    """Return ``settings`` with those of ``values``, by section and key, that are not ``said``."""
+    for (section, key), value in values.items():
         if (section, key) not in said:
             part = dataclasses.replace(getattr(settings, section), **{key: value})
             settings = dataclasses.replace(settings, **{section: part})
-    return dataclasses.replace(settings, device=dataclasses.replace(settings.device, profile=name))
+    return settings
 
 
 def of_profile(profile: DeviceProfile) -> Mapping[tuple[str, str], Any]:

@@ -11,6 +11,7 @@ from edgevoice.audio.resample import resample
 from edgevoice.audio.wav import read_wav
 from edgevoice.export import words
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.stages import Recogniser, Transcript
 
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
 """Debian's pocketsphinx-testdata: five sentences of "Sense and Sensibility", 16 kHz."""
@@ -48,6 +49,16 @@ def hum(seconds: float) -> Float32:
     t = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     parts = [0.1 / k * np.sin(2 * np.pi * 50 * k * t) for k in (1, 2, 3)]
     return (sum(parts) + noise(seconds, 0.002)).astype(np.float32)
+
+
+def feed(recogniser: Recogniser, samples: Float32) -> list[Transcript]:
+    """In frames of 10 ms, as a conversation does; return the partials."""
+    told = []
+    for start in range(0, len(samples), 160):
+        recogniser.accept(samples[start : start + 160])
+        if (partial := recogniser.partial()) is not None:
+            told.append(partial)
+    return told
 
 
 def word_errors(reference: str, hypothesis: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sherpa_onnx
-from speech import librivox, silence, spoken, word_errors
+from speech import feed, librivox, silence, spoken, word_errors
 
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.recogniser import load_recogniser
@@ -23,7 +23,7 @@ from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.settings import RecogniserSettings
-from edgevoice.stages import Recogniser, RecogniserModel, Transcript
+from edgevoice.stages import RecogniserModel, Transcript
 
 SETTINGS = RecogniserSettings(threads=1)
 QUESTION = "What is the capital of France?"
@@ -51,15 +51,6 @@ def counted(model: Any) -> Counted:
     return Counted(model.decoder)
 
 
-def hear(recogniser: Recogniser, samples: Float32) -> list[Transcript]:
-    told = []
-    for start in range(0, len(samples), 160):
-        recogniser.accept(samples[start : start + 160])
-        if (partial := recogniser.partial()) is not None:
-            told.append(partial)
-    return told
-
-
 @pytest.mark.bundle
 def test_it_understands_recorded_and_spoken_sentences(model: RecogniserModel) -> None:
     recogniser = model.open()
@@ -80,7 +71,7 @@ def test_it_understands_recorded_and_spoken_sentences(model: RecogniserModel) ->
 @pytest.mark.bundle
 def test_partials_grow_to_the_sentence(model: RecogniserModel) -> None:
     recogniser = model.open()
-    told = hear(recogniser, librivox(870))
+    told = feed(recogniser, librivox(870))
     assert len(told) >= 5
     assert all(t.text.startswith(t.stable) for t in told)
     assert all(a.audio_ms + 690 <= b.audio_ms for a, b in pairwise(told))

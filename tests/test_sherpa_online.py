@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from speech import feed
 from tiny_wenet import CHUNK_MS, tones, write_pack
 
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.sherpa_online import OnlineRecogniserModel, measure_chunking
 from edgevoice.engines.sherpa_online_packs import ONLINE_FAMILIES, load_online
 from edgevoice.errors import ArtifactError, ConfigError
-from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.frames import SAMPLE_RATE_HZ
 from edgevoice.manifest import read
 from edgevoice.settings import RecogniserSettings
-from edgevoice.stages import Recogniser, Transcript
+from edgevoice.stages import Transcript
 
 SETTINGS = RecogniserSettings(threads=1)
 
@@ -30,16 +31,6 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(pack: Path) -> OnlineRecogniserModel:
     return load_online(pack, read(pack), SETTINGS)
-
-
-def feed(recogniser: Recogniser, samples: Float32) -> list[Transcript]:
-    """In frames of 10 ms, as a conversation does."""
-    told = []
-    for start in range(0, len(samples), 160):
-        recogniser.accept(samples[start : start + 160])
-        if (partial := recogniser.partial()) is not None:
-            told.append(partial)
-    return told
 
 
 def test_the_last_word_comes_out_wherever_the_audio_ends(model: OnlineRecogniserModel) -> None:

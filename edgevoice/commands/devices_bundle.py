@@ -105,10 +105,8 @@ def plan_of(parsed: argparse.Namespace) -> BundlePlan:
     chosen = {(section, key) for section, keys in written.items() for key in keys}
     chosen |= {config.split(assignment)[:2] for assignment in parsed.set}
     # What the profile fills in on the device, it fills in here: its models have to come along.
-    for (section, key), value in defaults.of_profile(profile).items():
-        if key == "model" and (section, key) not in chosen:
-            part = dataclasses.replace(getattr(settings, section), model=value)
-            settings = dataclasses.replace(settings, **{section: part})
+    models = {at: name for at, name in defaults.of_profile(profile).items() if at[1] == "model"}
+    settings = defaults.fill(settings, models, chosen)
     folders = parsed.find_links or ([_WHEELS] if _WHEELS.is_dir() else [])
     return BundlePlan(
         profile=profile.name,

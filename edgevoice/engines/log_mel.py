@@ -59,13 +59,15 @@ def log_mel(samples: Float32, frames: int) -> Float32:
     2, which is what the normalisation makes of it.
 
     Args:
-        samples: float32, shape ``[n]``, 16 kHz, at least 201; what is beyond ``frames`` is cut off.
+        samples: float32, shape ``[n]``, 16 kHz; what is beyond ``frames`` is cut off.
         frames: Of 10 ms.
 
     Returns:
         float32, shape ``[80, frames]``.
     """
-    heard = _log_mel(samples, 0)[:frames]
+    # A frame reflects half its length around the ends.
+    audio = np.pad(samples, (0, max(0, FFT_SAMPLES - len(samples))))
+    heard = _log_mel(audio, 0)[:frames]
     top = float(heard.max())
     mel = np.full((frames, MEL_BANDS), max(-10.0, top - 8.0))
     mel[: len(heard)] = np.maximum(heard, top - 8.0)

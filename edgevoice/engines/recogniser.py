@@ -11,7 +11,7 @@ from edgevoice.engines import sherpa_provider, whisper_npu
 from edgevoice.engines.probe import ensure_loadable
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.two_passes import TwoPassModel
-from edgevoice.errors import ArtifactError, ConfigError, unknown
+from edgevoice.errors import ArtifactError, unknown
 from edgevoice.manifest import Manifest
 from edgevoice.settings import EndOfTurnSettings, RecogniserSettings
 from edgevoice.stages import EndOfTurn, RecogniserModel
@@ -85,17 +85,17 @@ def load_unguarded(
     """
     from edgevoice.engines import whisper_drafted
     from edgevoice.engines.sherpa_offline_packs import OFFLINE_FAMILIES, load_offline
-    from edgevoice.engines.sherpa_online_packs import ONLINE_FAMILIES, load_online
+    from edgevoice.engines.sherpa_online_packs import (
+        ONLINE_FAMILIES,
+        load_online,
+        refuse_hotwords,
+    )
 
     manifest = manifests.read(folder)
     if manifest.family in ONLINE_FAMILIES:
         return load_online(folder, manifest, settings, provider)
     if manifest.family in OFFLINE_FAMILIES:
-        if settings.hotwords:
-            raise ConfigError(
-                f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes "
-                "none; choose an online-transducer pack or set hotwords to ''"
-            )
+        refuse_hotwords(manifest, settings)
         if whisper_drafted.is_for(manifest) and provider.name == _CPU.name:
             return whisper_drafted.load(folder, manifest, settings, provider)
         return load_offline(folder, manifest, settings, provider)
@@ -113,8 +113,7 @@ def _on_npu(
 ) -> RecogniserModel:
     from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
 
-    longest_ms = min(whisper_npu.longest_ms(manifest), settings.max_utterance_s * 1000.0)
-    return OfflineRecogniserModel(found, settings.partial_interval_ms, longest_ms, ran)
+    return OfflineRecogniserModel(found, settings, whisper_npu.longest_ms(manifest), ran)
 
 
 def load_end_of_turn(folder: Path, settings: EndOfTurnSettings) -> EndOfTurn:

@@ -18,6 +18,7 @@ from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.engines.utterance_decoder import UtteranceDecoder, Written
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Transcript
 
 _WINDOW_SAMPLES = ms_to_samples(20)
@@ -60,6 +61,10 @@ class OfflineRecogniser:
         self._interval_samples = ms_to_samples(partial_interval_ms)
         self._longest_samples = ms_to_samples(longest_ms)
         self._agreement = LocalAgreement()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the utterance."""
         self._pieces: list[Float32] = []
         self._heard_samples = 0
         self._new_samples = 0
@@ -69,6 +74,7 @@ class OfflineRecogniser:
         self._decoded = False
         self._settled = ""
         self._told = Transcript("")
+        self._agreement.reset()
 
     def accept(self, samples: Float32) -> None:
         """Append float32 samples, 16 kHz, any length; nothing is decoded."""
@@ -114,19 +120,6 @@ class OfflineRecogniser:
         """Return False: these models have no endpoint rules."""
         return False
 
-    def reset(self) -> None:
-        """Forget the utterance."""
-        self._pieces = []
-        self._heard_samples = 0
-        self._new_samples = 0
-        self._loudest = 0.0
-        self._new_loudest = 0.0
-        self._heard = _NOTHING
-        self._decoded = False
-        self._settled = ""
-        self._told = Transcript("")
-        self._agreement.reset()
-
     def _decode(self) -> str:
         """Decode what is not settled yet and return its text."""
         audio = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
@@ -149,18 +142,25 @@ class OfflineRecogniser:
 
 
 class OfflineRecogniserModel:
-    """Loaded segmented weights; conversations decode in parallel (the GIL is released)."""
+    """Loaded segmented weights; conversations decode in parallel (the GIL is released).
+
+    Args:
+        decoder: Shared by all conversations.
+        settings: The interval of partials and the longest utterance count.
+        longest_ms: Audio that one decode takes.
+        provider: What it runs on.
+    """
 
     def __init__(
         self,
         decoder: UtteranceDecoder,
-        partial_interval_ms: float,
+        settings: RecogniserSettings,
         longest_ms: float,
         provider: Ran = _CPU,
     ) -> None:
         self._decoder: UtteranceDecoder | None = decoder
-        self._partial_interval_ms = partial_interval_ms
-        self._longest_ms = longest_ms
+        self._partial_interval_ms = settings.partial_interval_ms
+        self._longest_ms = min(longest_ms, settings.max_utterance_s * 1000.0)
         self.provider = provider
 
     @property

@@ -107,12 +107,7 @@ def load_offline(
     decoder = SherpaDecoder(recognizer)
     decoder.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
     longest_ms = engine_value(manifest, "longest_ms", settings.max_utterance_s * 1000.0)
-    return OfflineRecogniserModel(
-        decoder,
-        settings.partial_interval_ms,
-        min(longest_ms, settings.max_utterance_s * 1000.0),
-        provider,
-    )
+    return OfflineRecogniserModel(decoder, settings, longest_ms, provider)
 
 
 def build(

@@ -49,11 +49,7 @@ def load_online(
         ConfigError: Hotwords for a family that takes none, no such hotwords file, or words for a
             pack without a lexicon or with letters that it cannot write.
     """
-    if settings.hotwords and manifest.family != "online-transducer":
-        raise ConfigError(
-            f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes none; "
-            "choose an online-transducer pack or set hotwords to ''"
-        )
+    refuse_hotwords(manifest, settings)
     if settings.words and not takes_words(manifest):
         raise ConfigError(
             f"recogniser.words: {manifest.name!r} has no {lexicon.FILE} and takes none; choose a "
@@ -70,6 +66,15 @@ def load_online(
     chunking = measure_chunking(recognizer)
     padding_ms = engine_value(manifest, "tail_padding_ms", chunking.tail_padding_ms)
     return OnlineRecogniserModel(recognizer, padding_ms, provider)
+
+
+def refuse_hotwords(manifest: Manifest, settings: RecogniserSettings) -> None:
+    """Raise ConfigError where hotwords are set for a family that takes none."""
+    if settings.hotwords and manifest.family != "online-transducer":
+        raise ConfigError(
+            f"recogniser.hotwords: {manifest.name!r} is a {manifest.family} pack and takes none; "
+            "choose an online-transducer pack or set hotwords to ''"
+        )
 
 
 def takes_words(manifest: Manifest) -> bool:

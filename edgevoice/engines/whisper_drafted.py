@@ -1,8 +1,8 @@
 """Whisper on the CPU, straight on onnxruntime: what an utterance was heard as before is the draft.
 
 sherpa-onnx decodes an utterance anew each time. A conversation decodes the same utterance again and
-again as it grows, and the last time counts: between its end and the answer. Here that takes a third
-of the time (`docs/recognition.md` has the figures): most tokens are confirmed in one step, and less
+again as it grows, and the last time counts: between its end and the answer. Here that takes half of
+the time (`docs/recognition.md` has the figures): most tokens are confirmed in one step, and less
 silence is encoded behind the speech.
 
 For artifacts whose manifest says ``quiet_frames``, which are those of our own exporter in one
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgevoice.engines.artifact_files import engine_value, onnx_file
-from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, log_mel
+from edgevoice.engines.log_mel import HOP_SAMPLES, log_mel
 from edgevoice.engines.ort import open_session
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
@@ -51,10 +51,8 @@ class DraftedWhisper:
 
     def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
         """Write down ``samples``: float32, 16 kHz, at most ``longest_ms`` of the manifest."""
-        # A frame reflects half its length around the ends.
-        audio = np.pad(samples, (0, max(0, FFT_SAMPLES - len(samples))))
-        frames = min(_MOST_FRAMES, len(audio) // HOP_SAMPLES + self._quiet_frames)
-        cross_k, cross_v = self._encoder.run(None, {self._input: log_mel(audio, frames)[None]})
+        frames = min(_MOST_FRAMES, len(samples) // HOP_SAMPLES + self._quiet_frames)
+        cross_k, cross_v = self._encoder.run(None, {self._input: log_mel(samples, frames)[None]})
         most = most_tokens(len(samples) / SAMPLE_RATE_HZ)
         return self._decoder.write(cross_k, cross_v, most, draft)
 
@@ -85,6 +83,6 @@ def load(
     quiet_frames = engine_value(manifest, _QUIET_FRAMES, 0)
     whisper = DraftedWhisper(encoder, decoder, quiet_frames)
     whisper.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
-    most_ms = min(settings.max_utterance_s * 1000.0, (_MOST_FRAMES - quiet_frames) * _FRAME_MS)
+    most_ms = (_MOST_FRAMES - quiet_frames) * _FRAME_MS
     longest_ms = min(engine_value(manifest, "longest_ms", most_ms), most_ms)
-    return OfflineRecogniserModel(whisper, settings.partial_interval_ms, longest_ms, provider)
+    return OfflineRecogniserModel(whisper, settings, longest_ms, provider)

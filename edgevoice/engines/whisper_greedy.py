@@ -1,4 +1,4 @@
-"""Whisper's decoder, greedy, on keys and values that come from anywhere: an NPU, its emulator.
+"""Whisper's decoder, greedy, on keys and values that come from anywhere: the CPU, an NPU.
 
 sherpa-onnx runs encoder and decoder of an artifact itself, so it can be given neither an encoder's
 outputs nor a draft. The graph and its inputs are those of sherpa-onnx's Whisper layout, the search
@@ -106,7 +106,7 @@ class GreedyWhisper:
                 break
             found.append(best)
             known = [best]
-            ahead = ahead[right if guessed else 0 :]
+            ahead = ahead[right:]
             guessed = _behind(best, ahead)
             ahead = guessed or ahead
         found = found[:most]

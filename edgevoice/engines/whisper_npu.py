@@ -17,7 +17,7 @@ import numpy as np
 
 from edgevoice.engines import providers
 from edgevoice.engines.artifact_files import onnx_file
-from edgevoice.engines.log_mel import FFT_SAMPLES, HOP_SAMPLES, MEL_BANDS, log_mel
+from edgevoice.engines.log_mel import HOP_SAMPLES, MEL_BANDS, log_mel
 from edgevoice.engines.ort import open_session, session_options
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.utterance_decoder import Written
@@ -53,8 +53,6 @@ class NpuWhisper:
     def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
         """Write down ``samples``: float32, 16 kHz; what is beyond the binary's frames is cut."""
         audio = samples[: (self._frames - 1) * HOP_SAMPLES]
-        # A frame reflects half its length around the ends.
-        audio = np.pad(audio, (0, max(0, FFT_SAMPLES - len(audio))))
         outputs = self._encoder.run(None, {self._input: log_mel(audio, self._frames)[None]})
         keys, values = (
             np.concatenate(pair, axis=2) for pair in zip(outputs, self._silence, strict=True)
