@@ -330,7 +330,8 @@ def test_speech_that_goes_on_cancels_what_was_asked_of_the_second_pass(
     passes.first.gate.clear()  # both pauses wait in the inbox behind it
     passes.second.gate.clear()
     bench.listener.speech_started(0, sound(300))
-    bench.listener.transcribe_pause(1)  # runs, and is late
+    bench.listener.transcribe_pause(1)
+    wait_for(lambda: passes.second.concluded)  # it runs, and is late
     bench.listener.note_quiet(True)
     bench.listener.note_quiet(False)
     say(bench, 300)
