@@ -112,5 +112,14 @@ def combine(sound: float | None, text: float, trust_in_sound: float = 1.0) -> fl
     return 1.0 / (1.0 + math.exp(-(trust_in_sound * _logit(bounded) + _logit(text))))
 
 
+def least(text: float, trust_in_sound: float = 1.0) -> float:
+    """Return what :func:`combine` makes of ``text`` with the sound that speaks most against it.
+
+    >>> round(least(0.9, 0.3), 3)
+    0.788
+    """
+    return combine(0.0, text, trust_in_sound)
+
+
 def _logit(probability: float) -> float:
     return math.log(probability / (1.0 - probability))

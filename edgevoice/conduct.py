@@ -21,6 +21,7 @@ from edgevoice.events import (
     HeardBy,
     HoldAnswer,
     InterruptAnswer,
+    JudgePause,
     MetricsNotice,
     Notice,
     PrepareAnswer,
@@ -97,6 +98,8 @@ class Conductor:
                 self._timer = action
             case TranscribePause(pause=pause):
                 self._listener.transcribe_pause(pause)
+            case JudgePause(pause=pause):
+                self._listener.judge_pause(pause)
             case TranscribeOverlap(probe=probe):
                 self._listener.transcribe_overlap(probe)
             case PrepareAnswer(answer=answer, text=text):

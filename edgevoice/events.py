@@ -222,7 +222,14 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class TranscribePause:
-    """Ask for the text and the end-of-turn probability of the utterance so far."""
+    """Ask for the text of the utterance so far; :class:`PauseTranscribed` answers."""
+
+    pause: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePause:
+    """Ask the end-of-turn model for its word on the sound so far; :class:`PauseJudged` answers."""
 
     pause: int
 
@@ -330,6 +337,7 @@ class Announce:
 Action: TypeAlias = (
     StartTimer
     | TranscribePause
+    | JudgePause
     | TranscribeOverlap
     | PrepareAnswer
     | ReleaseAnswer

@@ -192,11 +192,14 @@ class Listener:
             self._flush()
 
     def transcribe_pause(self, pause: int) -> None:
-        """Ask for the utterance's text and end-of-turn probability, as of now."""
+        """Ask for the utterance's text, as of now."""
         self._flush()
         self._wanted_pause = pause
         voiced = self._voiced if self._quiet else None
         self._recognise_with(lambda: self._transcribe(pause, voiced))
+
+    def judge_pause(self, pause: int) -> None:
+        """Ask for the utterance's end-of-turn probability, as of now; ``pause`` was transcribed."""
         if self._judge is not None and self._turn_audio:
             audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
             self._judgement.submit(lambda: self._judge_pause(pause, audio))

@@ -37,6 +37,7 @@ from edgevoice.events import (
     ReleaseAnswer,
     SpeechPaused,
     StateNotice,
+    TextJudged,
     TimerFired,
     TranscriptNotice,
 )
@@ -351,6 +352,8 @@ class Session:
                 self._marks.mark("transcribed", at_ms)
                 self._conductor.heard_by = heard_by
             case PauseJudged(at_ms=at_ms, pause=pause) if pause == self._state.pause:
+                self._marks.mark("judged", at_ms)
+            case TextJudged(at_ms=at_ms, answer=answer) if answer == self._state.answer:
                 self._marks.mark("judged", at_ms)
             case AnswerFailed(at_ms=at_ms, reason=reason):
                 self._notice(ErrorNotice(at_ms, reason))

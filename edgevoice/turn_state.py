@@ -10,6 +10,7 @@ from edgevoice.events import (
     Action,
     Announce,
     DropAnswer,
+    JudgePause,
     StartTimer,
     TranscribePause,
 )
@@ -38,9 +39,11 @@ class TurnState:
         pause: Number of the latest pause; results for earlier pauses are stale.
         pause_end_ms: When speech stopped before that pause.
         text: The utterance up to that pause, None until the recogniser has answered.
-        probability: The end-of-turn model's word on that pause, None until it came.
+        listened: The end-of-turn model was asked about that pause.
+        probability: Its word, None until it came.
         ending: The language model's word on that text, None until it came.
         weighed: It came, or need not be waited for.
+        weighs: The language model weighs words, as far as is known.
         wait_ms: The wait in force since that pause.
         wait_over: The wait ended before the text was there.
         closed: The turn was ended by a rule, and no wait is worked out for it.
@@ -63,9 +66,11 @@ class TurnState:
     pause: int = 0
     pause_end_ms: float = 0.0
     text: str | None = None
+    listened: bool = False
     probability: float | None = None
     ending: float | None = None
     weighed: bool = False
+    weighs: bool = True
     wait_ms: float = 0.0
     wait_over: bool = False
     closed: bool = False
@@ -93,6 +98,7 @@ def hear_user(state: TurnState, onset_ms: float, decision: str, evidence: Eviden
         onset_ms=onset_ms,
         resumed_ms=onset_ms,
         text=None,
+        listened=False,
         probability=None,
         ending=None,
         wait_over=False,
@@ -114,6 +120,7 @@ def pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
         pause=state.pause + 1,
         pause_end_ms=end_ms,
         text=None,
+        listened=rules.judged and not state.weighs,
         probability=None,
         ending=state.ending if state.prepared else None,
         wait_over=False,
@@ -122,6 +129,7 @@ def pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
     )
     actions: list[Action] = [
         TranscribePause(paused.pause),
+        *([JudgePause(paused.pause)] if paused.listened else []),
         Announce("speech_paused", Phase.ENDPOINTING.value),
     ]
     # The long wait, until sound and words say more.

@@ -14,8 +14,10 @@ Phases::
     HELD           words for the agent -> USER_SPEAKING, a new turn; anything else -> SPEAKING
 
 The answer is prepared as soon as the pause is transcribed, and held until the wait is over; when
-the user goes on, it is dropped and nobody heard it. The first three phases are here, the others
-in :mod:`edgevoice.barge_in`.
+the user goes on, it is dropped and nobody heard it. How the pause sounds is judged only where the
+words leave doubt: on two cores that judgement costs the answer 60 to 80 ms.
+
+The first three phases are here, the others in :mod:`edgevoice.barge_in`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgevoice.barge_in import answering
-from edgevoice.completeness import TRUST_IN_SOUND, combine, model_completeness, text_completeness
+from edgevoice.completeness import (
+    TRUST_IN_SOUND,
+    combine,
+    least,
+    model_completeness,
+    text_completeness,
+)
 from edgevoice.events import (
     Action,
     Announce,
@@ -31,6 +39,7 @@ from edgevoice.events import (
     EndpointReached,
     Event,
     ForgetUtterance,
+    JudgePause,
     OverlapHeard,
     PauseJudged,
     PauseTranscribed,
@@ -98,6 +107,10 @@ def _user_speaking(state: TurnState, event: Event, rules: Rules) -> Step:
             state.prepared and at_ms - state.resumed_ms >= rules.keep_prepared_ms
         ):
             return replace(state, prepared=False), drop(state, "user went on")
+        case TextJudged(answer=answer, probability=probability) if (
+            answer == state.answer and state.prepared
+        ):
+            return _weighed(state, probability), []
         case AnswerFailed(answer=answer) if answer == state.answer:
             return replace(state, prepared=False), []
         case _:
@@ -122,14 +135,16 @@ def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
         case TextJudged(answer=answer, probability=probability) if (
             answer == state.answer and state.prepared and state.text is not None
         ):
-            judged = replace(state, ending=probability, weighed=True)
-            return (judged, []) if state.closed else set_wait(judged, [], _wait_ms(judged, rules))
+            judged = _weighed(state, probability)
+            if state.closed:
+                return judged, []
+            return _listen(*set_wait(judged, [], _wait_ms(judged, rules)), rules)
         case EndpointReached():
             return _close(state, [])
         case TimerFired(at_ms=at_ms, timer=timer) if timer == state.timer:
             return _wait_ended(state, at_ms)
         case AnswerFailed(answer=answer) if answer == state.answer and state.prepared:
-            return replace(state, prepared=False), []
+            return _listen(replace(state, prepared=False), [], rules)
         case _:
             return state, []
 
@@ -159,14 +174,41 @@ def _close(state: TurnState, actions: list[Action]) -> Step:
     return replace(waiting, closed=True), more
 
 
+def _weighed(state: TurnState, ending: float | None) -> TurnState:
+    return replace(state, ending=ending, weighed=True, weighs=ending is not None)
+
+
+def _listen(state: TurnState, actions: list[Action], rules: Rules) -> Step:
+    """Ask once how the pause sounds, where the words leave doubt and no more is to come on them."""
+    if not rules.judged or state.listened or state.closed or state.text is None:
+        return state, actions
+    weighing = state.prepared and not state.weighed and len(words(state.text)) >= _TELLING_WORDS
+    if weighing or state.probability is not None or _words_suffice(state, rules):
+        return state, actions
+    return replace(state, listened=True), [*actions, JudgePause(state.pause)]
+
+
+def _weighed_words(state: TurnState, rules: Rules) -> float | None:
+    """Return how whole the words are to the language model; None where it has not said."""
+    if state.text is None or state.ending is None or len(words(state.text)) < _TELLING_WORDS:
+        return None
+    return model_completeness(state.ending, state.text, rules.phrases)
+
+
+def _words_suffice(state: TurnState, rules: Rules) -> bool:
+    """Whether the turn is surely over by its words, however it may sound."""
+    text = _weighed_words(state, rules)
+    return text is not None and least(text, TRUST_IN_SOUND) >= rules.end_of_turn_threshold
+
+
 def _probability(state: TurnState, rules: Rules) -> float | None:
     """Return how surely the turn is over, None while nothing is known."""
-    if state.text is not None:
-        if state.ending is not None and len(words(state.text)) >= _TELLING_WORDS:
-            text = model_completeness(state.ending, state.text, rules.phrases)
-            return combine(state.probability, text, TRUST_IN_SOUND)
-        return combine(state.probability, text_completeness(state.text, rules.phrases))
-    return state.probability
+    if state.text is None:
+        return state.probability
+    text = _weighed_words(state, rules)
+    if text is not None:
+        return combine(state.probability, text, TRUST_IN_SOUND)
+    return combine(state.probability, text_completeness(state.text, rules.phrases))
 
 
 def _wait_ms(state: TurnState, rules: Rules) -> float:
@@ -174,7 +216,8 @@ def _wait_ms(state: TurnState, rules: Rules) -> float:
     if state.probability is None and not rules.judged:
         text = 0.5 if probability is None else probability
         return unjudged_wait_ms(text, state.patience_ms, rules)
-    if state.probability is None or probability is None:
+    heard = state.probability is not None or _words_suffice(state, rules)
+    if probability is None or not heard:
         return rules.incomplete_wait_ms
     return wait_ms(probability, state.patience_ms, rules)
 
@@ -227,7 +270,7 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
     if over:
         ended, more = _wait_ended(state, event.at_ms)
         return ended, [*actions, *more]
-    return state, actions
+    return _listen(state, actions, rules)
 
 
 def _prepare(state: TurnState) -> TurnState:

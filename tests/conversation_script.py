@@ -42,6 +42,7 @@ from edgevoice.events import (
     ForgetUtterance,
     HoldAnswer,
     InterruptAnswer,
+    JudgePause,
     OverlapHeard,
     PauseJudged,
     PauseTranscribed,
@@ -274,7 +275,6 @@ class World:
                 self._timer = action
             case TranscribePause(pause=pause):
                 text = self.text(self.now_ms)
-                probability = self.utterance[-1].probability if self.utterance else 0.5
                 onset_ms = self.state.onset_ms
                 said = self.said if onset_ms - self.said_ms < 1500 else ""
 
@@ -282,11 +282,14 @@ class World:
                     wasted = self.wasted_share
                     self.send(PauseTranscribed(self.now_ms, pause, text, said, wasted))
 
+                self.later(self.now_ms + self.delays.recogniser_ms, transcribed)
+            case JudgePause(pause=pause):
+                probability = self.utterance[-1].probability if self.utterance else 0.5
+
                 def judged() -> None:
                     self.send(PauseJudged(self.now_ms, pause, probability))
 
                 self.later(self.now_ms + self.delays.judge_ms, judged)
-                self.later(self.now_ms + self.delays.recogniser_ms, transcribed)
             case TranscribeOverlap(probe=probe):
                 overlap = self.text(self.now_ms)
                 self.later(

@@ -115,6 +115,7 @@ def test_the_preroll_comes_first_and_partials_follow(bench: Bench) -> None:
     bench.settle()
     assert PartialHeard(0.0, "1 2", "") in bench.events
     bench.listener.transcribe_pause(1)
+    bench.listener.judge_pause(1)
     bench.settle()
     assert bench.texts() == [(1, "1 2")]
     judged = [event for event in bench.events if isinstance(event, PauseJudged)]
@@ -126,6 +127,7 @@ def test_the_judge_hears_eight_seconds_at_most(bench: Bench) -> None:
     for _ in range(100):
         bench.listener.feed(audio(1, 100))
     bench.listener.transcribe_pause(1)
+    bench.listener.judge_pause(1)
     bench.settle()
     judged = [event for event in bench.events if isinstance(event, PauseJudged)]
     assert judged == [PauseJudged(0.0, 1, pytest.approx(0.8))]
@@ -259,6 +261,7 @@ def test_words_are_looked_for_at_the_first_silence_and_serve_for_the_pause(bench
     assert bench.events[-1] == PartialHeard(0.0, "1 2", "1 2")
     bench.listener.feed(audio(0, 40))
     bench.listener.transcribe_pause(1)
+    bench.listener.judge_pause(1)
     bench.settle()
     assert bench.texts() == [(1, "1 2")]
     assert bench.recogniser.concluded == 1
@@ -292,6 +295,7 @@ def test_a_guess_that_speech_has_ended_does_not_answer_the_pause(bench: Bench) -
     assert PartialHeard(0.0, "1", "1") in bench.events
     bench.listener.feed(audio(2, 40))
     bench.listener.transcribe_pause(1)
+    bench.listener.judge_pause(1)
     bench.settle()
     assert bench.texts() == [(1, "1 2")]
 
