@@ -68,6 +68,7 @@ class _Counted:
         self.partial = recogniser.partial
         self.endpoint = recogniser.endpoint
         self.reset = recogniser.reset
+        self.draft = recogniser.draft
         self._conclude = recogniser.conclude
 
     def conclude(self) -> Transcript:

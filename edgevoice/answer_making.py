@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgevoice.audio.resample import StreamResampler
 from edgevoice.engines.clauses import ClauseSplitter
@@ -31,7 +32,7 @@ from edgevoice.stages import (
     Sink,
     Speech,
 )
-from edgevoice.workers import Worker
+from edgevoice.workers import Job, Worker
 
 _HELD_SAMPLES = 6 * SAMPLE_RATE_HZ
 """Speech that is made before anyone may hear it; more would often be made in vain."""
@@ -46,6 +47,19 @@ user waits for; at most this long, since there may be nothing to say."""
 _SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
 
 _POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The user's turn as another recogniser hears it.
+
+    Attributes:
+        below: Its words are weighed where the turn's own end with less probability than this.
+        ask: Calls back with them, "" for none, on whatever thread.
+    """
+
+    below: float
+    ask: Callable[[Callable[[str], None]], None]
 
 
 class AnswerMaker:
@@ -132,11 +146,13 @@ class AnswerMaker:
             self._warming.clear()
             self._thinking.submit(self._warm)
 
-    def write(self, answer: SpokenAnswer, messages: Sequence[Message]) -> None:
+    def write(
+        self, answer: SpokenAnswer, messages: Sequence[Message], draft: Draft | None = None
+    ) -> None:
         """Begin ``answer``, which the model writes to ``messages``."""
         prompt = list(messages)
         self._begin(answer)
-        self._thinking.submit(lambda: self._think(answer, prompt))
+        self._for(answer, lambda: self._think(answer, prompt, draft))
 
     def recite(self, answer: SpokenAnswer, text: str) -> None:
         """Begin ``answer``, which is ``text``."""
@@ -218,21 +234,50 @@ class AnswerMaker:
         finally:
             self._hand_over(answer, None)
 
-    def _think(self, answer: SpokenAnswer, messages: list[Message]) -> None:
-        try:
-            if answer.cancelled.is_set():
-                return
-            fitted = fit(messages, self._model, self._answer_tokens)
-            if fitted.dropped_turns:
-                self._on_forgotten(fitted.dropped_turns)
-            probability, read_ahead = self._ending(fitted.messages, answer.cancelled.is_set)
-            self._post(TextJudged(self._now_ms(), answer.number, probability))
-            self._read(fitted.messages, answer.cancelled.is_set, read_ahead)
-            self._write(answer, fitted.messages)
-        except Exception as error:
-            self._fail(answer, f"the language model failed: {error}")
-        finally:
-            self._hand_over(answer, None)
+    def _think(self, answer: SpokenAnswer, messages: list[Message], draft: Draft | None) -> None:
+        fitted = fit(messages, self._model, self._answer_tokens)
+        if fitted.dropped_turns:
+            self._on_forgotten(fitted.dropped_turns)
+        ending, read_ahead = self._ending(fitted.messages, answer.cancelled.is_set)
+        doubtful = draft is not None and ending is not None and ending < draft.below
+        self._post(TextJudged(self._now_ms(), answer.number, ending, more=doubtful))
+        if draft is None or not doubtful:
+            self._read_and_write(answer, fitted.messages, read_ahead)
+            return
+
+        def heard(words: str) -> None:
+            self._for(answer, lambda: again(words))
+
+        def again(words: str) -> None:
+            drafted, more = None, 0
+            if words:
+                other = [*fitted.messages[:-1], Message("user", words)]
+                drafted, more = self._ending(other, answer.cancelled.is_set)
+            self._post(TextJudged(self._now_ms(), answer.number, ending, words, drafted))
+            self._read_and_write(answer, fitted.messages, read_ahead + more)
+
+        # The answer waits for its turn meanwhile: nobody answers at once what may go on.
+        draft.ask(heard)
+
+    def _read_and_write(
+        self, answer: SpokenAnswer, messages: list[Message], read_ahead: int
+    ) -> None:
+        self._read(messages, answer.cancelled.is_set, read_ahead)
+        self._write(answer, messages)
+        self._hand_over(answer, None)
+
+    def _for(self, answer: SpokenAnswer, work: Job) -> None:
+        """Let the model's worker do ``work``, unless nobody wants ``answer`` by then."""
+
+        def safe() -> None:
+            try:
+                if not answer.cancelled.is_set():
+                    work()
+            except Exception as error:
+                self._fail(answer, f"the language model failed: {error}")
+                self._hand_over(answer, None)
+
+        self._thinking.submit(safe)
 
     def _write(self, answer: SpokenAnswer, messages: list[Message]) -> None:
         most = self.most_tokens

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgevoice.answer_making import AnswerMaker
+from edgevoice.answer_making import AnswerMaker, Draft
 from edgevoice.events import AnswerFinished, AnswerSounded, Event
 from edgevoice.frames import samples_to_ms
 from edgevoice.latency import Mark
@@ -114,9 +114,9 @@ class Answerer:
         """
         self._maker.warm(messages)
 
-    def prepare(self, number: int, messages: Sequence[Message]) -> None:
+    def prepare(self, number: int, messages: Sequence[Message], draft: Draft | None = None) -> None:
         """Begin answer ``number`` to ``messages``; an unreleased earlier one is dropped."""
-        self._maker.write(self._begin(number), messages)
+        self._maker.write(self._begin(number), messages, draft)
 
     def recite(self, number: int, text: str) -> None:
         """Begin answer ``number``, which is ``text``: the model is not asked."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgevoice.answer_making import Draft
 from edgevoice.answering import Answerer
+from edgevoice.as_written import as_written
 from edgevoice.events import (
     Action,
     Announce,
@@ -102,8 +104,8 @@ class Conductor:
                 self._listener.judge_pause(pause)
             case TranscribeOverlap(probe=probe):
                 self._listener.transcribe_overlap(probe)
-            case PrepareAnswer(answer=answer, text=text):
-                self._prepare(answer, text)
+            case PrepareAnswer():
+                self._prepare(action)
             case ReleaseAnswer(answer=answer, text=text):
                 self._release(answer, text, now_ms)
             case DropAnswer(answer=answer):
@@ -161,14 +163,24 @@ class Conductor:
         self._history.agent_said(heard.text, cut_off=True)
         self._close_turn(heard.text, interrupted=True)
 
-    def _prepare(self, answer: int, text: str) -> None:
+    def _prepare(self, wanted: PrepareAnswer) -> None:
         """Begin an answer: the model's, or the rest of the one that was interrupted."""
         rest = self._history.unheard
-        if rest and self._phrases.asks_to_go_on(text):
-            self._reciting = answer
-            self._answerer.recite(answer, rest)
-        else:
-            self._answerer.prepare(answer, self._history.messages(text))
+        if rest and self._phrases.asks_to_go_on(wanted.text):
+            self._reciting = wanted.answer
+            self._answerer.recite(wanted.answer, rest)
+            return
+        ask = self._listener.draft_later()
+
+        def ask_whole(take: Callable[[str], None]) -> None:
+            def heard(words: str) -> None:
+                written = as_written(f"{wanted.carried} {words}".strip(), self._phrases.language)
+                take(written if words else "")
+
+            ask(heard)
+
+        draft = Draft(wanted.doubtful_below, ask_whole)
+        self._answerer.prepare(wanted.answer, self._history.messages(wanted.text), draft)
 
     def _release(self, answer: int, text: str, now_ms: float) -> None:
         self._turns += 1

@@ -87,6 +87,9 @@ class _Recogniser:
         with self._call(self._stage, "partial"):
             return self._recogniser.partial()
 
+    def draft(self) -> Transcript | None:
+        return self._recogniser.draft()  # both passes are stages themselves
+
     def conclude(self) -> Transcript:
         with self._call(self._stage, "final text"):
             return self._recogniser.conclude()

@@ -112,12 +112,19 @@ class PauseTranscribed:
 class TextJudged:
     """The language model's probability that the text that ``answer`` answers is a whole turn.
 
-    None where the model cannot say.
+    Attributes:
+        probability: None where the model cannot say.
+        draft: What the quicker of two passes heard of it, "" where that was not asked.
+        draft_probability: The same of that; None where it was not asked.
+        more: It is being asked, and another event will tell.
     """
 
     at_ms: float
     answer: int
     probability: float | None
+    draft: str = ""
+    draft_probability: float | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +253,17 @@ class PrepareAnswer:
     """Begin answer ``answer`` to ``text``; hold its sound until :class:`ReleaseAnswer`.
 
     It replaces an earlier answer that was prepared and not released.
+
+    Attributes:
+        doubtful_below: Where ``text`` ends with less probability than this to the language model,
+            its word on what another pass heard is wanted too.
+        carried: Words of ``text`` that were said before the newest utterance.
     """
 
     answer: int
     text: str
+    doubtful_below: float = 0.0
+    carried: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,15 @@ class Listener:
             audio = np.concatenate(list(self._turn_audio))[-_JUDGED_SAMPLES:]
             self._judgement.submit(lambda: self._judge_pause(pause, audio))
 
+    def draft_later(self) -> Callable[[Callable[[str], None]], None]:
+        """Return what asks, on any thread, how the quicker of two passes hears the utterance.
+
+        It is called back on the recogniser's thread: with "" where there is one pass, or the user
+        has gone on since this was called.
+        """
+        voiced = self._voiced
+        return lambda take: self._recognise_with(lambda: self._draft(voiced, take))
+
     def transcribe_overlap(self, probe: int) -> None:
         """Ask for the words of the utterance so far; :class:`OverlapHeard` answers."""
         self._flush()
@@ -317,6 +326,15 @@ class Listener:
         finally:
             # Also after a failure: the turn waits for this word and must not wait for ever.
             self._post(PauseTranscribed(self._now_ms(), pause, heard.text, heard_by=heard.heard_by))
+
+    def _draft(self, voiced: int, take: Callable[[str], None]) -> None:
+        heard = None
+        try:
+            if voiced == self._voiced:
+                heard = self._recogniser.draft()
+        finally:
+            # Also after a failure: an answer waits for it.
+            take("" if heard is None else heard.text)
 
     def _transcribe_overlap(self, probe: int, quiet: bool) -> None:
         if probe != self._wanted_probe:

@@ -81,6 +81,15 @@ class TapedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class TapedEnding:
+    """What the language model said of the end of a turn: :class:`edgevoice.events.TextJudged`."""
+
+    at_ms: float
+    probability: float
+    draft: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A tape that was read.
 
@@ -91,6 +100,7 @@ class Recording:
         decisions: What was decided then.
         answers: What the agent said then.
         endings: When the language model weighed the words of a turn, and what it said.
+        drafts: What the quicker of two passes heard, where that was weighed.
     """
 
     settings: Settings
@@ -98,7 +108,8 @@ class Recording:
     agent: Int16
     decisions: tuple[Decision, ...]
     answers: tuple[TapedAnswer, ...]
-    endings: tuple[tuple[float, float], ...] = ()
+    endings: tuple[TapedEnding, ...] = ()
+    drafts: frozenset[str] = frozenset()
 
 
 def read_tape(folder: Path) -> Recording:
@@ -122,12 +133,15 @@ def read_tape(folder: Path) -> Recording:
     )
     settings = config.load(folder / SETTINGS)
     endings = tuple(
-        (line["heard_ms"], line["probability"])
+        TapedEnding(line["heard_ms"], line["probability"], line.get("draft_probability"))
         for line in lines
         if line["kind"] == TextJudged.__name__ and line["probability"] is not None
     )
     answers = _answers(lines, agent[:length])
-    return Recording(settings, user[:length], agent[:length], decisions, answers, endings)
+    drafts = frozenset(
+        line["draft"] for line in lines if line["kind"] == TextJudged.__name__ and line.get("draft")
+    )
+    return Recording(settings, user[:length], agent[:length], decisions, answers, endings, drafts)
 
 
 def rerun(recording: Recording, settings: Settings, hearing: Hearing) -> list[Decision]:
@@ -149,7 +163,7 @@ def rerun(recording: Recording, settings: Settings, hearing: Hearing) -> list[De
     def now_ms() -> float:
         return samples_to_ms(source.delivered_samples)
 
-    voice = _TapedAnswers(recording.answers, recording.endings, now_ms)
+    voice = _TapedAnswers(recording, now_ms)
     Session(
         Engines(hearing.vad, hearing.recogniser, hearing.end_of_turn, voice, voice),
         settings,
@@ -273,14 +287,10 @@ class _TapedAnswers:
     sample_rate_hz = SAMPLE_RATE_HZ
     context_tokens = 1 << 20
 
-    def __init__(
-        self,
-        answers: Sequence[TapedAnswer],
-        endings: Sequence[tuple[float, float]],
-        now_ms: Callable[[], float],
-    ) -> None:
-        self._answers = answers
-        self._endings = endings
+    def __init__(self, recording: Recording, now_ms: Callable[[], float]) -> None:
+        self._answers = recording.answers
+        self._endings = recording.endings
+        self._drafts = recording.drafts
         self._now_ms = now_ms
 
     def open(self) -> _TapedAnswers:
@@ -294,11 +304,14 @@ class _TapedAnswers:
         return 0
 
     def ending(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
-        del messages, cancelled
+        del cancelled
         now_ms = self._now_ms()
-        near = [(abs(at_ms - now_ms), probability) for at_ms, probability in self._endings]
-        away_ms, probability = min(near, default=(math.inf, 0.0))
-        return Ending(probability, 0, 0) if away_ms <= _SAME_MS / 2 else None
+        near = min(self._endings, key=lambda ending: abs(ending.at_ms - now_ms), default=None)
+        if near is None or abs(near.at_ms - now_ms) > _SAME_MS / 2:
+            return None
+        drafted = messages[-1].content in self._drafts
+        probability = near.draft if drafted and near.draft is not None else near.probability
+        return Ending(probability, 0, 0)
 
     def begin(self, messages: Sequence[Message], cancelled: Cancelled = never) -> Ending | None:
         return self.ending(messages, cancelled)

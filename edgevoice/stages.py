@@ -194,6 +194,10 @@ class Recogniser(Protocol):
         """Decode if enough new audio has come; None when there is nothing new to say."""
         ...
 
+    def draft(self) -> Transcript | None:
+        """Return the text of all audio as a quicker pass hears it; None where there is none."""
+        ...
+
     def conclude(self) -> Transcript:
         """Return the text of all audio since the last reset, as good as this engine can.
 

@@ -42,6 +42,7 @@ class TurnState:
         listened: The end-of-turn model was asked about that pause.
         probability: Its word, None until it came.
         ending: The language model's word on that text, None until it came.
+        draft_ending: Its word on the same as the quicker of two passes heard it; None: not asked.
         weighed: It came, or need not be waited for.
         weighs: The language model weighs words, as far as is known.
         wait_ms: The wait in force since that pause.
@@ -69,6 +70,7 @@ class TurnState:
     listened: bool = False
     probability: float | None = None
     ending: float | None = None
+    draft_ending: float | None = None
     weighed: bool = False
     weighs: bool = True
     wait_ms: float = 0.0
@@ -101,6 +103,7 @@ def hear_user(state: TurnState, onset_ms: float, decision: str, evidence: Eviden
         listened=False,
         probability=None,
         ending=None,
+        draft_ending=None,
         wait_over=False,
         closed=False,
         near_miss_ms=0.0,
@@ -123,6 +126,7 @@ def pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
         listened=rules.judged and not state.weighs,
         probability=None,
         ending=state.ending if state.prepared else None,
+        draft_ending=state.draft_ending if state.prepared else None,
         wait_over=False,
         closed=False,
         stirring=False,

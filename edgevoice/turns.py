@@ -28,6 +28,7 @@ from edgevoice.barge_in import answering
 from edgevoice.completeness import (
     TRUST_IN_SOUND,
     combine,
+    doubtful_below,
     least,
     model_completeness,
     text_completeness,
@@ -107,10 +108,8 @@ def _user_speaking(state: TurnState, event: Event, rules: Rules) -> Step:
             state.prepared and at_ms - state.resumed_ms >= rules.keep_prepared_ms
         ):
             return replace(state, prepared=False), drop(state, "user went on")
-        case TextJudged(answer=answer, probability=probability) if (
-            answer == state.answer and state.prepared
-        ):
-            return _weighed(state, probability), []
+        case TextJudged(answer=answer) if answer == state.answer and state.prepared:
+            return _weighed(state, event), []
         case AnswerFailed(answer=answer) if answer == state.answer:
             return replace(state, prepared=False), []
         case _:
@@ -132,10 +131,10 @@ def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
             if judged.wait_over or judged.closed:
                 return judged, []
             return set_wait(judged, [], _wait_ms(judged, rules))
-        case TextJudged(answer=answer, probability=probability) if (
+        case TextJudged(answer=answer) if (
             answer == state.answer and state.prepared and state.text is not None
         ):
-            judged = _weighed(state, probability)
+            judged = _weighed(state, event)
             if state.closed:
                 return judged, []
             return _listen(*set_wait(judged, [], _wait_ms(judged, rules)), rules)
@@ -174,15 +173,23 @@ def _close(state: TurnState, actions: list[Action]) -> Step:
     return replace(waiting, closed=True), more
 
 
-def _weighed(state: TurnState, ending: float | None) -> TurnState:
-    return replace(state, ending=ending, weighed=True, weighs=ending is not None)
+def _weighed(state: TurnState, event: TextJudged) -> TurnState:
+    weighs = event.probability is not None
+    return replace(
+        state,
+        ending=event.probability,
+        draft_ending=event.draft_probability,
+        weighed=not event.more,
+        weighs=weighs,
+    )
 
 
 def _listen(state: TurnState, actions: list[Action], rules: Rules) -> Step:
     """Ask once how the pause sounds, where the words leave doubt and no more is to come on them."""
     if not rules.judged or state.listened or state.closed or state.text is None:
         return state, actions
-    weighing = state.prepared and not state.weighed and len(words(state.text)) >= _TELLING_WORDS
+    waits = state.prepared and not state.weighed and state.ending is None
+    weighing = waits and len(words(state.text)) >= _TELLING_WORDS
     if weighing or state.probability is not None or _words_suffice(state, rules):
         return state, actions
     return replace(state, listened=True), [*actions, JudgePause(state.pause)]
@@ -192,7 +199,7 @@ def _weighed_words(state: TurnState, rules: Rules) -> float | None:
     """Return how whole the words are to the language model; None where it has not said."""
     if state.text is None or state.ending is None or len(words(state.text)) < _TELLING_WORDS:
         return None
-    return model_completeness(state.ending, state.text, rules.phrases)
+    return model_completeness(state.ending, state.text, rules.phrases, state.draft_ending)
 
 
 def _words_suffice(state: TurnState, rules: Rules) -> bool:
@@ -217,7 +224,8 @@ def _wait_ms(state: TurnState, rules: Rules) -> float:
         text = 0.5 if probability is None else probability
         return unjudged_wait_ms(text, state.patience_ms, rules)
     heard = state.probability is not None or _words_suffice(state, rules)
-    if probability is None or not heard:
+    more_to_come = state.prepared and state.ending is not None and not state.weighed
+    if probability is None or not heard or more_to_come:
         return rules.incomplete_wait_ms
     return wait_ms(probability, state.patience_ms, rules)
 
@@ -266,11 +274,19 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
     likely = combine(state.probability, lexical, TRUST_IN_SOUND) >= rules.speculate_from
     if not state.prepared and likely and event.wasted_share < rules.speculation_budget:
         state = _prepare(state)
-        actions.append(PrepareAnswer(state.answer, whole))
+        actions.append(_preparation(state, whole, rules))
     if over:
         ended, more = _wait_ended(state, event.at_ms)
         return ended, [*actions, *more]
     return _listen(state, actions, rules)
+
+
+def _preparation(state: TurnState, text: str, rules: Rules) -> PrepareAnswer:
+    if len(words(text)) < _TELLING_WORDS:
+        return PrepareAnswer(state.answer, text)
+    threshold = rules.end_of_turn_threshold
+    below = doubtful_below(text, rules.phrases, threshold, TRUST_IN_SOUND)
+    return PrepareAnswer(state.answer, text, below, state.carried)
 
 
 def _prepare(state: TurnState) -> TurnState:
@@ -280,6 +296,7 @@ def _prepare(state: TurnState) -> TurnState:
         prepared=True,
         prepared_text=state.text or "",
         ending=None,
+        draft_ending=None,
         weighed=False,
     )
 

@@ -143,6 +143,8 @@ class ScriptedRecogniser:
     def partial(self) -> Transcript | None:
         return Transcript(self._text) if self._text else None
 
+    def draft(self) -> None: ...
+
     def glance(self) -> Transcript:
         return self.conclude()
 

@@ -199,6 +199,8 @@ class Hears:
     def accept(self, samples: object) -> None:
         pass
 
+    def draft(self) -> None: ...
+
     def glance(self) -> Transcript:
         return self.conclude()
 

@@ -42,6 +42,8 @@ class CountingRecogniser:
     def partial(self) -> Transcript | None:
         return Transcript(self.text)
 
+    def draft(self) -> None: ...
+
     def glance(self) -> Transcript:
         return self.conclude()
 

@@ -170,6 +170,8 @@ class _Engine:
 
     def close(self) -> None: ...
 
+    def draft(self) -> None: ...
+
     def glance(self) -> Transcript:
         return self.conclude()
 
@@ -273,6 +275,8 @@ class _Hearing:
     def partial(self) -> Transcript | None:
         self.asked += 1
         return Transcript("so far") if self.heard % 8000 == 0 else None
+
+    def draft(self) -> None: ...
 
     def glance(self) -> Transcript:
         return self.conclude()

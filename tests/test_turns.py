@@ -115,6 +115,10 @@ class Conversation:
         return [action for action in self.actions if isinstance(action, kind)]
 
     @property
+    def prepared(self) -> list[tuple[int, str]]:
+        return [(a.answer, a.text) for a in self.actions if isinstance(a, PrepareAnswer)]
+
+    @property
     def decisions(self) -> list[str]:
         return [action.decision for action in self.actions if isinstance(action, Announce)]
 
@@ -125,7 +129,7 @@ def test_question_and_answer() -> None:
     assert talk.state.phase is Phase.ENDPOINTING
     assert talk.asked(TranscribePause) == [TranscribePause(1)]
     talk.understood("what time is it")
-    assert talk.asked(PrepareAnswer) == [PrepareAnswer(1, "what time is it")]
+    assert talk.prepared == [(1, "what time is it")]
     assert talk.asked(ReleaseAnswer) == []
     talk.until(2249)
     assert talk.state.phase is Phase.ENDPOINTING
@@ -166,7 +170,7 @@ def test_no_turn_ends_before_the_language_model_has_weighed_its_words() -> None:
     talk.until(2300)
     talk.send(PauseJudged(2300, 1, 0.98))
     talk.send(PauseTranscribed(2300, 1, "could you tell me how many"))
-    assert talk.asked(PrepareAnswer) == [PrepareAnswer(1, "could you tell me how many")]
+    assert talk.prepared == [(1, "could you tell me how many")]
     talk.until(2400)
     assert talk.asked(ReleaseAnswer) == []
     talk.weighed(0.0001)

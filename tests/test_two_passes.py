@@ -65,6 +65,8 @@ class Pass:
             raise self._script.fails
         return Transcript(says, says, heard_ms)
 
+    def draft(self) -> None: ...
+
     def glance(self) -> Transcript:
         return self.conclude()
 

@@ -102,6 +102,9 @@ class OfflineRecogniser:
         self._told = found
         return found
 
+    def draft(self) -> None:
+        """Return None: there is one pass."""
+
     def conclude(self) -> Transcript:
         """Return the text of all audio since the last reset.
 

@@ -126,6 +126,9 @@ class OnlineRecogniser:
         self._last_text = text
         return Transcript(text, stable, self._audio_ms())
 
+    def draft(self) -> None:
+        """Return None: there is one pass."""
+
     def conclude(self) -> Transcript:
         """Return the text of all audio since the last reset, the last word included."""
         if self._concluded is None:

@@ -59,6 +59,10 @@ class TwoPassRecogniser:
             return replace(rewritten, heard_by="second")
         return replace(heard, heard_by="first") if heard is not None else None
 
+    def draft(self) -> Transcript:
+        """Return the first pass's text."""
+        return replace(self.first.conclude(), heard_by="first")
+
     def conclude(self) -> Transcript:
         """Return the second pass's text; the first's where that fails, or does not come in time."""
         self._unshown_samples = 0
