@@ -135,6 +135,47 @@ def test_the_judge_hears_eight_seconds_at_most(bench: Bench) -> None:
     assert judged == [PauseJudged(0.0, 1, pytest.approx(0.8))]
 
 
+def test_what_the_quicker_pass_hears_is_told_once_it_is_asked(bench: Bench) -> None:
+    bench.recogniser.draft = lambda: Transcript("one too")  # type: ignore[method-assign]
+    taken: list[str] = []
+    bench.listener.speech_started(0, audio(1, 300))
+    ask = bench.listener.draft_later()
+    assert taken == []
+    ask(taken.append)
+    bench.settle()
+    assert taken == ["one too"]
+
+
+def test_without_a_quicker_pass_there_are_no_words_of_it(bench: Bench) -> None:
+    taken: list[str] = []
+    bench.listener.speech_started(0, audio(1, 300))
+    bench.listener.draft_later()(taken.append)
+    bench.settle()
+    assert taken == [""]
+
+
+def test_where_the_user_has_gone_on_or_the_quicker_pass_fails_it_has_no_words(
+    bench: Bench,
+) -> None:
+    def fails() -> Transcript:
+        raise RuntimeError("no such tensor")
+
+    bench.recogniser.draft = lambda: Transcript("one too")  # type: ignore[method-assign]
+    taken: list[str] = []
+    bench.listener.speech_started(0, audio(1, 300))
+    bench.listener.note_quiet(True)
+    ask = bench.listener.draft_later()
+    bench.listener.note_quiet(False)
+    ask(taken.append)
+    bench.settle()
+    assert taken == [""]
+    bench.recogniser.draft = fails  # type: ignore[method-assign]
+    bench.listener.draft_later()(taken.append)
+    bench.settle()
+    assert taken == ["", ""]
+    assert "no such tensor" in str(bench.errors[0])
+
+
 def test_a_pause_keeps_the_utterance_open(bench: Bench) -> None:
     bench.listener.speech_started(0, audio(1, 100))
     bench.listener.transcribe_pause(1)

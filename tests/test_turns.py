@@ -23,6 +23,7 @@ from edgevoice.events import (
     ForgetUtterance,
     HoldAnswer,
     InterruptAnswer,
+    JudgePause,
     OverlapHeard,
     PartialHeard,
     PauseJudged,
@@ -178,6 +179,47 @@ def test_no_turn_ends_before_the_language_model_has_weighed_its_words() -> None:
     assert talk.asked(ReleaseAnswer) == []  # a sure sound, and words that are not over
     talk.until(3200)
     assert len(talk.asked(ReleaseAnswer)) == 1
+
+
+@pytest.mark.parametrize(("drafted", "waits_ms"), [(0.6, 400), (0.0001, 900)])
+def test_what_another_pass_heard_counts_as_much_as_the_words(
+    drafted: float, waits_ms: float
+) -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.until(2100)
+    talk.send(PauseTranscribed(2100, 1, "how far are the ways the moon"))
+    text = "how far away is the moon"
+    talk.send(TextJudged(2150, talk.state.answer, 0.02, more=True))
+    assert talk.asked(JudgePause) == [JudgePause(1)], "the words leave doubt"
+    talk.send(PauseJudged(2160, 1, 0.9))
+    talk.until(2200)
+    assert talk.state.wait_ms == RULES.incomplete_wait_ms, "another word is to come"
+    talk.send(TextJudged(2200, talk.state.answer, 0.02, text, drafted))
+    assert (talk.state.wait_ms < waits_ms) == (drafted > 0.5)
+    talk.until(2000 + waits_ms)
+    assert bool(talk.asked(ReleaseAnswer)) == (drafted > 0.5)
+
+
+def test_how_a_pause_sounds_is_not_asked_where_the_words_leave_no_doubt() -> None:
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.until(2100)
+    talk.send(PauseTranscribed(2100, 1, "What is the capital of France?"))
+    talk.weighed(0.5)
+    talk.until(2251)
+    assert talk.asked(JudgePause) == []
+    assert len(talk.asked(ReleaseAnswer)) == 1
+
+
+@pytest.mark.parametrize(("ending", "waits"), [(0.03, False), (0.003, True)])
+def test_a_question_mark_counts_where_the_language_model_agrees(ending: float, waits: bool) -> None:
+    """Whisper wrote one behind this half of a sentence."""
+    talk = Conversation()
+    talk.speech(1000, 2000)
+    talk.understood("Had he married a more amiable woman he might have been made?", 0.5)
+    talk.weighed(ending)
+    assert (talk.state.wait_ms > RULES.likely_wait_ms) == waits
 
 
 @pytest.mark.parametrize(("ending", "ends_ms"), [(0.9, 2400), (None, 2400)])

@@ -257,6 +257,12 @@ def test_without_a_bound_it_is_waited_for() -> None:
     assert recogniser.conclude() == Transcript("late", "late", 100.0)
 
 
+def test_a_draft_is_the_firsts(passes: Passes) -> None:
+    passes.both.accept(sound(500))
+    assert passes.both.draft() == Transcript("what is ther", "what is ther", 500.0, "first")
+    assert passes.second.concluded == 0
+
+
 def test_closing_frees_both(passes: Passes) -> None:
     passes.model.close()
     assert (passes.first.says, passes.second.says) == ("closed", "closed")
