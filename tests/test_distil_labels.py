@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from speech import spoken
 
 from edgevoice.audio.wav import write_wav
 from edgevoice.commands import export_distil
+from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.errors import ConfigError
 from edgevoice.export.distil import labels, material, shards
 from edgevoice.export.distil.labels import Bounds, Labeller
+from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Transcript
 
 RATE = 16_000
@@ -73,8 +76,10 @@ def test_two_recognisers_have_to_hear_nearly_the_same(second: str, taken: bool) 
     assert taken or label.detail == f"heard are 'Turn the lights on' and {second!r}"
 
 
-def test_of_two_recognisers_the_probability_is_not_asked() -> None:
-    assert not labeller(Weighs("go on", -3.0), Hears("go on")).label(SOUND, "").why
+@pytest.mark.parametrize(("probability", "second"), [(-3.0, "go on"), (-0.1, "no")])
+def test_two_measures_have_to_hold(probability: float, second: str) -> None:
+    models = Weighs("go on", probability), Hears(second)
+    assert labeller(*models).label(SOUND, "").why == labels.UNSURE
 
 
 @pytest.mark.parametrize(
@@ -183,3 +188,23 @@ def test_what_an_interrupted_run_left_is_made_anew(tmp_path: Path) -> None:
     told(folder, out, (Weighs("go on", 0.0),))
     assert [clip.line.text for clip in shards.clips(out)] == ["go on"]
     assert (out / material.LEFT_OUT).read_text() == ""
+
+
+@pytest.mark.bundle
+def test_whisper_leaves_out_what_it_can_hardly_hear(
+    tmp_path: Path, artifact: Callable[[str], Path]
+) -> None:
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    clear = spoken("What is the capital of France?")
+    write_wav(folder / "clear.wav", clear, RATE)
+    noise = np.random.default_rng(5).standard_normal(len(clear), np.float32)
+    write_wav(folder / "noisy.wav", clear + 0.6 * clear.std() * noise, RATE)
+    model = load_recogniser(artifact("whisper-tiny.en-int8"), RecogniserSettings(threads=1))
+    said: list[str] = []
+    made = material.as_shards(
+        folder, tmp_path / "out", labeller=Labeller([model], labels.DEFAULT_BOUNDS), say=said.append
+    )
+    model.close()
+    assert [clip.line.source for clip in shards.clips(made)] == ["clear.wav"], said
+    assert re.match(r"noisy.wav: heard is '.*', log probability -\d\.\d\d; left out", said[0])

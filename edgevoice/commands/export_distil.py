@@ -55,20 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ARTIFACT",
         help="installed recogniser: writes down recordings without words, drops wrong transcripts; "
-        "given twice, only what the second hears as the first does is taken",
+        "what it is unsure of is left out, and given twice, what the second hears otherwise",
     )
     parser.add_argument(
         "--label-differing",
         type=float,
         metavar="SHARE",
-        help="of a recording's words, which two recognisers may hear otherwise (default: 0.2)",
+        help="of a recording's words, which two recognisers may hear otherwise (default: 0.34)",
     )
     parser.add_argument(
         "--label-log-probability",
         type=float,
         metavar="NATS",
-        help="of a token, on average, that one recogniser alone has to reach, if it tells "
-        "(default: -0.35)",
+        help="of a token, on average, that the first recogniser has to reach, if it tells "
+        "(default: -0.4)",
     )
     parser.add_argument(
         "--graph-text",

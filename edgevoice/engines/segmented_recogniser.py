@@ -123,7 +123,7 @@ class OfflineRecogniser:
         longer than one decode it is the last piece's. It takes as long as a decode.
         """
         decoder, heard = self._decoder, self._heard
-        if not isinstance(decoder, Weighing) or not heard.tokens:
+        if not isinstance(decoder, Weighing) or not heard.text or not heard.tokens:
             return None
         audio = np.concatenate(self._pieces)
         return decoder.log_probability(self._with_tail(audio), heard.tokens)

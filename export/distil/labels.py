@@ -1,9 +1,9 @@
 """What installed recognisers hear in a recording, and whether its words may be trained on.
 
-Of two recognisers the first one's words are taken where the second hears nearly the same; of one
-alone, where it says that its words are probable enough (Whisper; Radford et al. 2022, section 4.5,
-whose other bound, on text that repeats itself, is the engine's own already). Owns the measures and
-their bounds, which `docs/distil.md` has the figures for.
+The words are the first recogniser's. It has to say that they are probable enough, if it can (our
+Whisper; Radford et al. 2022, section 4.5, whose other bound, on text that repeats itself, the
+engine keeps already), and a second, if there is one, has to hear nearly the same. Owns the measures
+and the bounds, which `docs/distil.md` has the figures for.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from edgevoice.export import words
 from edgevoice.frames import Float32
 from edgevoice.stages import Recogniser, RecogniserModel
 
-MOST_DIFFERING = 0.2
-"""Of the words that two recognisers hear, which differ: above it, neither is believed."""
-LEAST_LOG_PROBABILITY = -0.35
-"""Of a recogniser that is alone, in nats a token on average: below it, it is not believed."""
+MOST_DIFFERING = 0.34
+"""Share of the words that two recognisers hear otherwise: above it, neither is believed."""
+LEAST_LOG_PROBABILITY = -0.4
+"""Of the first recogniser's words, in nats a token on average: below it, it is not believed."""
 _MOST_WRONG = 0.6
 """Word errors between what is written and what the recogniser hears: above it, the transcript is
 another clip's. Whisper tiny.en reads clean speech with a tenth of that."""
-_MOST = 2
 
 WORDLESS = "without speech"
 WRONG = "with words that are not what is said"
@@ -44,7 +43,7 @@ class Bounds:
 
     Attributes:
         most_differing: Share of the words that two recognisers may hear otherwise.
-        least_log_probability: Of one alone, in nats a token.
+        least_log_probability: Of the first one's words, in nats a token.
     """
 
     most_differing: float = MOST_DIFFERING
@@ -100,9 +99,10 @@ class Labeller:
     """
 
     def __init__(self, models: Sequence[RecogniserModel], bounds: Bounds) -> None:
-        if not 1 <= len(models) <= _MOST:
+        if len(models) not in (1, 2):
             raise ConfigError(f"--label-with: {len(models)} recognisers; one or two are needed")
-        self._first, *self._others = models
+        self._first, *rest = models
+        self._second = rest[0] if rest else None
         self._bounds = bounds
 
     def label(self, samples: Float32, written: str) -> Label:
@@ -113,32 +113,24 @@ class Labeller:
             return Label(written, WORDLESS)
         if written:
             return self._compared(samples, written, heard)
-        if self._others:
-            return self._agreed(samples, heard)
-        return self._probable(first, heard)
+        found = first.log_probability() if isinstance(first, _Weighing) else None
+        if found is not None and found < self._bounds.least_log_probability:
+            return Label(heard, UNSURE, f"heard is {heard[:60]!r}, log probability {found:.2f}")
+        if self._second is None:
+            return Label(heard, weighed=found is not None)
+        second = _conclude(self._second.open(), samples)
+        if _differing(heard, second) > self._bounds.most_differing:
+            return Label(heard, UNSURE, f"heard are {heard[:60]!r} and {second[:60]!r}")
+        return Label(heard)
 
     def _compared(self, samples: Float32, written: str, heard: str) -> Label:
-        if _differing(written, heard) > _MOST_WRONG and all(
-            _differing(written, _conclude(model.open(), samples)) > _MOST_WRONG
-            for model in self._others
-        ):
-            return Label(written, WRONG, f"written is {written[:60]!r}, said is {heard[:60]!r}")
-        return Label(written)
-
-    def _agreed(self, samples: Float32, heard: str) -> Label:
-        for model in self._others:
-            second = _conclude(model.open(), samples)
-            if _differing(heard, second) > self._bounds.most_differing:
-                return Label(heard, UNSURE, f"heard are {heard[:60]!r} and {second[:60]!r}")
-        return Label(heard)
-
-    def _probable(self, recogniser: Recogniser, heard: str) -> Label:
-        found = recogniser.log_probability() if isinstance(recogniser, _Weighing) else None
-        if found is None:
-            return Label(heard, weighed=False)
-        if found < self._bounds.least_log_probability:
-            return Label(heard, UNSURE, f"heard is {heard[:60]!r}, log probability {found:.2f}")
-        return Label(heard)
+        if _differing(written, heard) <= _MOST_WRONG:
+            return Label(written)
+        if self._second is not None:
+            second = _conclude(self._second.open(), samples)
+            if _differing(written, second) <= _MOST_WRONG:
+                return Label(written)
+        return Label(written, WRONG, f"written is {written[:60]!r}, said is {heard[:60]!r}")
 
 
 def _conclude(recogniser: Recogniser, samples: Float32) -> str:
