@@ -148,6 +148,10 @@ def test_the_command_publishes_a_streaming_artifact(
     assert cli.main([*map(str, words), "--plan"]) == 0
     told = capsys.readouterr().out
     assert "2 layers of 64, 1 new" in told
+    assert cli.main([*map(str, words), "--plan", "--label-with", "whisper-of-nobody"]) == 2
+    assert "whisper-of-nobody" in capsys.readouterr().err
+    assert cli.main([*map(str, words), "--plan", "--label-differing", "34"]) == 2
+    assert "--label-differing 34: a share is needed, from 0 to 1" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
     assert cli.main([*map(str, words), "--out", str(tmp_path / "out"), "--name", "mine"]) == 0
     found = manifest.read(tmp_path / "out" / "mine")
