@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-differing",
         type=float,
         metavar="SHARE",
-        help="of a recording's words, which two recognisers may hear otherwise (default: 0.34)",
+        help="of a recording's words, which two recognisers may hear otherwise (default: 0.25)",
     )
     parser.add_argument(
         "--label-log-probability",

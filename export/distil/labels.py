@@ -17,7 +17,7 @@ from edgevoice.export import words
 from edgevoice.frames import Float32
 from edgevoice.stages import Recogniser, RecogniserModel
 
-MOST_DIFFERING = 0.34
+MOST_DIFFERING = 0.25
 """Share of the words that two recognisers hear otherwise: above it, neither is believed."""
 LEAST_LOG_PROBABILITY = -0.4
 """Of the first recogniser's words, in nats a token on average: below it, it is not believed."""
