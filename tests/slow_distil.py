@@ -120,4 +120,4 @@ def test_a_checkpoint_of_another_training_is_refused(request_: Request) -> None:
 
 
 def test_streams_of_recordings_are_shards(tmp_path: Path, speech: Path) -> None:
-    assert material.as_shards(speech, tmp_path / "x", label_with=None, say=print) == speech
+    assert material.as_shards(speech, tmp_path / "x", labeller=None, say=print) == speech

@@ -20,6 +20,7 @@ from edgevoice.errors import ArtifactError, ConfigError, ExportError, MissingDep
 from edgevoice.export.distil import material, planning, preparing, shards, torch_side
 from edgevoice.export.distil import recordings as recordings_module
 from edgevoice.export.distil.distilling import Distiller, Request
+from edgevoice.export.distil.labels import DEFAULT_BOUNDS, Labeller
 from edgevoice.progress import silent
 from edgevoice.stages import Transcript
 
@@ -147,6 +148,10 @@ def test_the_command_publishes_a_streaming_artifact(
     assert cli.main([*map(str, words), "--plan"]) == 0
     told = capsys.readouterr().out
     assert "2 layers of 64, 1 new" in told
+    assert cli.main([*map(str, words), "--plan", "--label-with", "whisper-of-nobody"]) == 2
+    assert "whisper-of-nobody" in capsys.readouterr().err
+    assert cli.main([*map(str, words), "--plan", "--label-differing", "34"]) == 2
+    assert "--label-differing 34: a share is needed, from 0 to 1" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
     assert cli.main([*map(str, words), "--out", str(tmp_path / "out"), "--name", "mine"]) == 0
     found = manifest.read(tmp_path / "out" / "mine")
@@ -218,7 +223,8 @@ def test_recordings_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     said: list[str] = []
 
     def taken(label: object, out: str) -> list[shards.Clip]:
-        made = material.as_shards(folder, tmp_path / out, label_with=label, say=said.append)  # type: ignore[arg-type]
+        labeller = Labeller([label], DEFAULT_BOUNDS) if label else None  # type: ignore[list-item]
+        made = material.as_shards(folder, tmp_path / out, labeller=labeller, say=said.append)
         return list(shards.clips(made))
 
     clips = taken(None, "plain")
@@ -226,7 +232,8 @@ def test_recordings_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     assert {len(clip.samples()) for clip in clips} <= set(range(6_000, 20_000))
     assert said[-1].endswith(
         "4 recordings taken, left out: 1 that cannot be read, 1 longer than 30 s, 1 shorter than "
-        "0.3 s, 1 silent, 1 without words (transcripts.tsv, or --label-with)"
+        "0.3 s, 1 silent, 1 without words (transcripts.tsv, or --label-with); "
+        f"{tmp_path / 'plain' / 'left-out.txt'} lists them"
     )
     # Labelled, what has no words gets some; the others say what is heard, and stay.
     assert [c.line.text for c in taken(Hears(SAID), "labelled")].count(SAID) == 1
@@ -241,7 +248,7 @@ def test_recordings_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
 def test_a_folder_without_recordings_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "a.amr").write_bytes(b"#!AMR")
     with pytest.raises(ConfigError, match=r"has no recordings \(1 .amr\); they end in .wav, .flac"):
-        material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=print)
+        material.as_shards(tmp_path, tmp_path / "out", labeller=None, say=print)
 
 
 def test_librispeechs_folders_are_read(tmp_path: Path) -> None:
@@ -254,7 +261,7 @@ def test_librispeechs_folders_are_read(tmp_path: Path) -> None:
     (chapter / "19-198-0002.flac").write_bytes(b"fLaC")
     (chapter / "19-198.trans.txt").write_text("19-198-0000 PACK MY BOX\n19-198-0001 JUDGE MY VOW\n")
     said: list[str] = []
-    made = material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=said.append)
+    made = material.as_shards(tmp_path, tmp_path / "out", labeller=None, say=said.append)
     clips = list(shards.clips(made))
     assert [clip.line.text for clip in clips] == ["pack my box", "judge my vow"], said
     assert {clip.line.speaker for clip in clips} == {"198"}
@@ -269,7 +276,7 @@ def test_without_soundfile_flac_says_what_to_install(
     soundfile.write(tmp_path / "a.flac", voice(0), RATE)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(MissingDependencyError, match=r"a.flac needs soundfile .*edgevoice\[export"):
-        material.as_shards(tmp_path, tmp_path / "out", label_with=None, say=print)
+        material.as_shards(tmp_path, tmp_path / "out", labeller=None, say=print)
 
 
 def test_the_trainers_lines_are_for_people() -> None:

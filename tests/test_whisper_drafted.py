@@ -17,6 +17,7 @@ from edgevoice import manifest as manifests
 from edgevoice.engines import whisper_drafted
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.recogniser import load_recogniser, load_unguarded
+from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
 from edgevoice.engines.sherpa_offline_packs import SherpaDecoder
 from edgevoice.engines.whisper_drafted import DraftedWhisper
 from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
@@ -147,6 +148,60 @@ def test_logits_of_the_last_token_alone_leave_no_use_for_a_draft(
     counted.steps = []
     assert model.decoder.decode(sound, alone.tokens) == alone
     assert len(counted.steps) == len(alone.tokens) + 1
+    with pytest.raises(ArtifactError, match="cannot say how sure it is of its words; pull or exp"):
+        model.decoder.log_probability(sound, alone.tokens)
+
+
+class Listened:
+    """The decoder's session, whose logits are kept."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.logits: list[Any] = []
+
+    def run(self, names: None, feed: dict[str, Any]) -> list[Any]:
+        outputs: list[Any] = self._session.run(names, feed)
+        self.logits.append(outputs[0][0])
+        return outputs
+
+
+def test_the_log_probability_is_that_of_the_steps_that_were_taken(
+    whisper: DraftedWhisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Listened(whisper._decoder._session)
+    monkeypatch.setattr(whisper._decoder, "_session", heard)
+    sound = librivox(870)
+    tokens = whisper.decode(sound).tokens
+    # The most likely token was taken each time, the end at last: a step has one row that counts.
+    rows = np.stack([logits[-1] for logits in heard.logits]).astype(np.float64)
+    assert rows.argmax(axis=1).tolist()[:-1] == list(tokens)
+    taken = rows.max(axis=1) - np.logaddexp.reduce(rows, axis=1)
+    found = whisper.log_probability(sound, tokens)
+    assert found == pytest.approx(taken.mean(), abs=0.03)
+    assert len(heard.logits) == len(tokens) + 2
+    # Words of another sentence are far from likely.
+    other = whisper.decode(spoken(QUESTION)).tokens
+    assert whisper.log_probability(sound, other) < found - 2.0
+
+
+def test_a_recogniser_says_how_sure_it_is_when_it_is_asked(
+    whisper: DraftedWhisper,
+) -> None:
+    model = OfflineRecogniserModel(whisper, SETTINGS, 29_500)
+    recogniser = model.open()
+    assert recogniser.log_probability() is None
+    recogniser.accept(librivox(890))
+    recogniser.conclude()
+    clear = recogniser.log_probability()
+    recogniser.reset()
+    assert recogniser.log_probability() is None
+    random = np.random.default_rng(0)
+    recogniser.accept(librivox(890) + 0.05 * random.standard_normal(len(librivox(890)), np.float32))
+    recogniser.conclude()
+    noisy = recogniser.log_probability()
+    assert clear is not None and noisy is not None
+    assert noisy < clear - 0.1
+    assert clear > -0.5
 
 
 def test_metadata_that_are_missing_are_one_line(folder: Path) -> None:

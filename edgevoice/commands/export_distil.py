@@ -51,9 +51,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label-with",
-        default="",
+        action="append",
+        default=[],
         metavar="ARTIFACT",
-        help="installed recogniser: writes down recordings without words, drops wrong transcripts",
+        help="installed recogniser: writes down recordings without words, drops wrong transcripts; "
+        "what it is unsure of is left out, and given twice, what the second hears otherwise",
+    )
+    parser.add_argument(
+        "--label-differing",
+        type=float,
+        metavar="SHARE",
+        help="of a recording's words, which two recognisers may hear otherwise (default: 0.25)",
+    )
+    parser.add_argument(
+        "--label-log-probability",
+        type=float,
+        metavar="NATS",
+        help="of a token, on average, that the first recogniser has to reach, if it tells "
+        "(default: -0.4)",
     )
     parser.add_argument(
         "--graph-text",
@@ -107,9 +122,10 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
 
     Raises:
         ArtifactError: The recogniser to label with is not installed.
-        ConfigError: A text is not there, or its weight is none.
+        ConfigError: A text is not there, or its weight is none; or there are more recognisers to
+            label with than two, or what is to be believed of them is impossible.
     """
-    from edgevoice.export.distil import lexicon_making
+    from edgevoice.export.distil import labels, lexicon_making
     from edgevoice.export.distil.distilling import Request
     from edgevoice.store import Store
 
@@ -118,7 +134,8 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
         speech=tuple(parsed.speech),
         work=parsed.work,
         judge=tuple(parsed.judge),
-        label_with=Store.default().path(parsed.label_with) if parsed.label_with else None,
+        label_with=tuple(Store.default().path(name) for name in parsed.label_with),
+        believed=labels.bounds(parsed.label_differing, parsed.label_log_probability),
         chunk_ms=parsed.chunk_ms,
         left_ms=parsed.left_ms,
         letters=parsed.letters,

@@ -16,7 +16,7 @@ from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.hallucination import Sound, believable
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
-from edgevoice.engines.utterance_decoder import UtteranceDecoder, Written
+from edgevoice.engines.utterance_decoder import UtteranceDecoder, Weighing, Written
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Transcript
@@ -119,6 +119,18 @@ class OfflineRecogniser:
         """Return the text of all audio since the last reset: there is no cheaper one."""
         return self.conclude()
 
+    def log_probability(self) -> float | None:
+        """Return the mean log probability of the words decoded last, in nats a token.
+
+        None where the decoder cannot say, or where there are no words. Of an utterance that is
+        longer than one decode it is the last piece's. It takes as long as a decode.
+        """
+        decoder, heard = self._decoder, self._heard
+        if not isinstance(decoder, Weighing) or not heard.text or not heard.tokens:
+            return None
+        audio = np.concatenate(self._pieces)
+        return decoder.log_probability(self._with_tail(audio), heard.tokens)
+
     def endpoint(self) -> bool:
         """Return False: these models have no endpoint rules."""
         return False
@@ -139,9 +151,11 @@ class OfflineRecogniser:
         self._new_loudest = 0.0
         self._new_samples = 0
         self._decoded = True
-        whole = with_tail(audio, QUIET_RATIO * self._loudest)
-        self._heard = _recognise(self._decoder, whole, self._heard.tokens)
+        self._heard = _recognise(self._decoder, self._with_tail(audio), self._heard.tokens)
         return self._heard.text
+
+    def _with_tail(self, audio: Float32) -> Float32:
+        return with_tail(audio, QUIET_RATIO * self._loudest)
 
 
 class OfflineRecogniserModel:

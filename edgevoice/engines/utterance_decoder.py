@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgevoice.frames import Float32
 
@@ -32,5 +32,18 @@ class UtteranceDecoder(Protocol):
             samples: float32, 16 kHz, one or more.
             draft: Tokens that were written for a part of the same utterance: what is most likely
                 said, and faster to confirm than to find. They do not decide what is written.
+        """
+        ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A decoder that can say how sure it is of what it wrote, when it is asked."""
+
+    def log_probability(self, samples: Float32, tokens: Sequence[int]) -> float:
+        """Return the mean log probability of ``tokens``, written for ``samples``, in nats a token.
+
+        Raises:
+            ArtifactError: This artifact cannot say.
         """
         ...

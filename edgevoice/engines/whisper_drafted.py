@@ -51,10 +51,21 @@ class DraftedWhisper:
 
     def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
         """Write down ``samples``: float32, 16 kHz, at most ``longest_ms`` of the manifest."""
-        frames = min(_MOST_FRAMES, len(samples) // HOP_SAMPLES + self._quiet_frames)
-        cross_k, cross_v = self._encoder.run(None, {self._input: log_mel(samples, frames)[None]})
         most = most_tokens(len(samples) / SAMPLE_RATE_HZ)
-        return self._decoder.write(cross_k, cross_v, most, draft)
+        return self._decoder.write(*self._encoded(samples), most, draft)
+
+    def log_probability(self, samples: Float32, tokens: Sequence[int]) -> float:
+        """Return the mean log probability of ``tokens``, decoded of ``samples``, in nats a token.
+
+        All is computed anew: what is decoded costs no more for it.
+        """
+        return self._decoder.log_probability(*self._encoded(samples), tokens)
+
+    def _encoded(self, samples: Float32) -> tuple[Any, Any]:
+        """Return the cross-attention's keys and values: ``[layers, heads, length, size]`` each."""
+        frames = min(_MOST_FRAMES, len(samples) // HOP_SAMPLES + self._quiet_frames)
+        keys, values = self._encoder.run(None, {self._input: log_mel(samples, frames)[None]})
+        return keys, values
 
 
 def is_for(manifest: Manifest) -> bool:

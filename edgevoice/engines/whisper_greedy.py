@@ -55,6 +55,7 @@ class GreedyWhisper:
 
     def __init__(self, folder: Path, threads: int, facts: Mapping[str, str] | None = None) -> None:
         described = manifests.read(folder)
+        self._name = described.name
         if facts is None:
             encoder = open_session(Path(onnx_file(folder, described, "encoder")), threads)
             facts = encoder.get_modelmeta().custom_metadata_map
@@ -112,6 +113,34 @@ class GreedyWhisper:
         found = found[:most]
         said = b"".join(self._pieces.get(token, b"") for token in found)
         return Written(said.decode("utf-8", "replace").strip(), tuple(found))
+
+    def log_probability(self, cross_k: Any, cross_v: Any, tokens: Sequence[int]) -> float:
+        """Return the mean log probability of ``tokens`` and the end behind them, in nats a token.
+
+        They are read once more, in one step; Radford et al. 2022, section 4.5, has the measure.
+
+        Args:
+            cross_k: float32, ``[layers, heads, length, head size]``.
+            cross_v: The same shape.
+            tokens: What :meth:`write` returned for these.
+
+        Raises:
+            ArtifactError: The artifact is an older one, which scores the last token alone.
+        """
+        if not self._takes_drafts:
+            raise ArtifactError(
+                f"artifact {self._name!r} cannot say how sure it is of its words; pull or export "
+                "it again"
+            )
+        read = np.array([[*self._first, *tokens]])
+        given = (read, self._empty, self._empty, cross_k, cross_v, np.array([0]))
+        logits = self._session.run(None, dict(zip(self._names, given, strict=True)))[0]
+        wanted = [*tokens, self._end]
+        # What follows the last of the prompt, and each token.
+        scores = logits[0, -len(wanted) :].astype(np.float64)
+        highest = scores.max(axis=-1, keepdims=True)
+        totals = highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=-1))
+        return float(np.mean(scores[np.arange(len(wanted)), wanted] - totals))
 
 
 def _agreeing(guessed: Sequence[int], chosen: Sequence[int]) -> int:

@@ -28,6 +28,7 @@ from edgevoice.export.distil import (
     torch_side,
 )
 from edgevoice.export.distil.files import HEARD, WEIGHTS
+from edgevoice.export.distil.labels import DEFAULT_BOUNDS, Bounds, Labeller
 from edgevoice.export.distil.plan import FRAME_MS, Plan, Stage
 from edgevoice.export.distil.preparing import Wanted
 from edgevoice.export.families import pack_search
@@ -50,7 +51,8 @@ class Request:
         speech: Folders of recordings or shards.
         work: The training's folder.
         judge: Folders of recordings that it is judged by while training.
-        label_with: Folder of an installed recogniser, to write down what nobody did; None for none.
+        label_with: Folders of installed recognisers, one or two, to write down what nobody did.
+        believed: Of what they write.
         chunk_ms: What is decoded at once; a multiple of :data:`~.plan.FRAME_MS`.
         left_ms: What is seen before it.
         frozen_steps: Of the new layers alone.
@@ -65,7 +67,8 @@ class Request:
     speech: Sequence[Path]
     work: Path
     judge: Sequence[Path] = ()
-    label_with: Path | None = None
+    label_with: Sequence[Path] = ()
+    believed: Bounds = DEFAULT_BOUNDS
     chunk_ms: float = 640.0
     left_ms: float = 3840.0
     letters: str = ""
@@ -128,13 +131,15 @@ class Distiller:
 
     def _shards(self, request: Request, folder: Path, name: str) -> Path:
         out = request.work / name
-        if out.is_dir() and any(out.glob("*.tsv")):
+        if (out / material.LEFT_OUT).is_file():
             return out
-        label = None
-        if request.label_with is not None and not any(folder.glob("*.pcm")):
-            label = load_recogniser(request.label_with, RecogniserSettings(threads=request.threads))
+        labeller = None
+        if request.label_with and not any(folder.glob("*.pcm")):
+            settings = RecogniserSettings(threads=request.threads)
+            models = [load_recogniser(path, settings) for path in request.label_with]
+            labeller = Labeller(models, request.believed)
         with self.meter(f"read {folder.name}", None):
-            return material.as_shards(folder, out, label_with=label, say=self.say)
+            return material.as_shards(folder, out, labeller=labeller, say=self.say)
 
     def _pack(self, request: Request, made: Plan, speech: Sequence[Path]) -> Path:
         folder = request.work / PACK

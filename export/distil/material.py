@@ -1,43 +1,69 @@
-"""The user's speech as shards: recordings with their words, or with words that a recogniser writes.
+"""The user's speech as shards: recordings with their words, or with words that recognisers write.
 
 A folder is either shards already (what :mod:`edgevoice.export.distil.generate` makes) or recordings
-(:mod:`edgevoice.export.distil.recordings`). With a recogniser to label with, recordings without
-words get its words, and words that have little to do with what it hears are dropped. Owns what is
-taken and what is left out, and saying so.
+(:mod:`edgevoice.export.distil.recordings`). With a labeller
+(:mod:`edgevoice.export.distil.labels`), recordings without words get those that are heard. Owns
+what is taken and what is left out, and saying so: all that is left out is listed in
+:data:`LEFT_OUT` beside the shards.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from edgevoice.errors import AudioError, ConfigError
-from edgevoice.export import words
 from edgevoice.export.calibration import TRANSCRIPTS
 from edgevoice.export.distil import recordings, shards
+from edgevoice.export.distil.labels import Label, Labeller
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Line
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, Int16, to_int16
-from edgevoice.stages import RecogniserModel
+from edgevoice.whole_file import write_whole
 
+LEFT_OUT = "left-out.txt"
+"""A line for each recording that is not used: its file, why, and what that was seen by. Written
+last: a folder without it is not whole."""
 LONGEST_S = 30.0
 """Whisper hears no more at once, and a clip must fit into its positions."""
 _SHORTEST_S = 0.3
 _QUIETEST = 1e-3
 _SHARD_CLIPS = 200
-_MOST_WRONG = 0.6
-"""Word errors between what is written and what the recogniser hears: above it, the transcript is
-another clip's. Whisper tiny.en reads clean speech with a tenth of that."""
+_MOST_NAMED = 20
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """What is not used, and why."""
+
+    folder: Path
+    say: Callable[[str], object]
+    lines: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    named: int = 0
+    unweighed: int = 0
+
+    def add(self, path: Path, why: str, detail: str) -> None:
+        """Count and list one; what was seen of it is said, of the first ones."""
+        self.reasons[why] += 1
+        self.lines.append("\t".join((str(path.relative_to(self.folder)), why, detail)))
+        if detail and self.named < _MOST_NAMED:
+            self.named += 1
+            self.say(f"{path.name}: {detail}; left out")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {why}" for why, count in self.reasons.most_common())
 
 
 def as_shards(
     folder: Path,
     out: Path,
     *,
-    label_with: RecogniserModel | None,
+    labeller: Labeller | None,
     say: Callable[[str], object],
 ) -> Path:
     """Return a folder of shards with the speech in ``folder``: itself, or ``out``, filled.
@@ -49,10 +75,12 @@ def as_shards(
         return folder
     found = recordings.find(folder)
     out.mkdir(parents=True, exist_ok=True)
-    left_out: Counter[str] = Counter()
+    for stale in out.glob("[0-9]*"):  # of a run that was interrupted
+        stale.unlink()
+    left_out = _LeftOut(folder, say)
     pending: list[tuple[Int16, Line]] = []
     number = taken = 0
-    for clip in _usable(folder, found, label_with, left_out, say):
+    for clip in _usable(found, labeller, left_out):
         pending.append(clip)
         taken += 1
         if len(pending) == _SHARD_CLIPS:
@@ -60,45 +88,43 @@ def as_shards(
             number, pending = number + 1, []
     if pending:
         shards.write(out, number, pending)
-    reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common())
     if not taken:
-        raise ConfigError(f"{folder}: none of {len(found)} recordings can be used: {reasons}")
-    if reasons:
-        say(f"{folder}: {taken} recordings taken, left out: {reasons}")
+        raise ConfigError(f"{folder}: none of {len(found)} recordings can be used: {left_out}")
+    write_whole(out / LEFT_OUT, "".join(f"{line}\n" for line in left_out.lines).encode())
+    if left_out.reasons:
+        say(
+            f"{folder}: {taken} recordings taken, left out: {left_out}; {out / LEFT_OUT} lists them"
+        )
+    if left_out.unweighed:
+        say(
+            f"{folder}: {left_out.unweighed} recordings have the words of a recogniser that does "
+            "not say how sure it is; with a second --label-with, what both hear is taken"
+        )
     return out
 
 
 def _usable(
-    folder: Path,
-    found: list[Path],
-    label_with: RecogniserModel | None,
-    left_out: Counter[str],
-    say: Callable[[str], object],
+    found: list[Path], labeller: Labeller | None, left_out: _LeftOut
 ) -> Iterator[tuple[Int16, Line]]:
-    written = recordings.words(folder)
+    written = recordings.words(left_out.folder)
     for path in found:
         try:
             samples = recordings.read(path)
         except AudioError as error:
-            say(str(error))
-            left_out["that cannot be read"] += 1
+            left_out.say(str(error))
+            left_out.add(path, "that cannot be read", "")
             continue
-        text = written.get(path.stem, "")
-        why = _unfit(samples)
-        if not why and label_with is not None:
-            heard = _heard(label_with, samples)
-            if not heard:
-                why = "without speech"
-            elif text and _wrong(text, heard) > _MOST_WRONG:
-                say(f"{path.name}: written is {text[:60]!r}, said is {heard[:60]!r}; left out")
-                why = "with words that are not what is said"
-            text = text or heard
-        if not why and not transcript(text):
+        label = Label(written.get(path.stem, ""), _unfit(samples))
+        if not label.why and labeller is not None:
+            label = labeller.label(samples, label.text)
+        why = label.why
+        if not why and not transcript(label.text):
             why = f"without words ({TRANSCRIPTS}, or --label-with)"
         if why:
-            left_out[why] += 1
+            left_out.add(path, why, label.detail)
             continue
-        yield to_int16(samples), Line(0, 0, text, path.parent.name, path.name, "the user's")
+        left_out.unweighed += not label.weighed
+        yield to_int16(samples), Line(0, 0, label.text, path.parent.name, path.name, "the user's")
 
 
 def _unfit(samples: Float32) -> str:
@@ -108,14 +134,3 @@ def _unfit(samples: Float32) -> str:
     if seconds < _SHORTEST_S:
         return f"shorter than {_SHORTEST_S:g} s"
     return "silent" if float(np.abs(samples).max()) < _QUIETEST else ""
-
-
-def _heard(model: RecogniserModel, samples: Float32) -> str:
-    recogniser = model.open()
-    recogniser.accept(samples)
-    return recogniser.conclude().text
-
-
-def _wrong(text: str, heard: str) -> float:
-    said = words.spelled(text)
-    return words.word_errors(said, words.spelled(heard)) / max(len(said), 1)
