@@ -53,7 +53,7 @@ class Rules:
     """
 
     complete_wait_ms: float = 150.0
-    likely_wait_ms: float = 550.0
+    likely_wait_ms: float = 500.0
     incomplete_wait_ms: float = 2000.0
     unjudged_wait_ms: float = 700.0
     end_of_turn_threshold: float = 0.7
@@ -103,8 +103,8 @@ def wait_ms(probability: float, patience_ms: float, rules: Rules) -> float:
     """Return the silence to wait: short from the threshold on, long for what is hardly over.
 
     In between it is always the same, as long as an answer within 700 ms can afford. Of 180 whole
-    turns of flite's and 39 of LJ Speech nine in ten wait for 550 and 575 ms at most, while 13 and
-    43 % of the pauses of 300 to 1200 ms in them would be answered (none of these is a benchmark's,
+    turns of flite's and 39 of LJ Speech nine in ten wait for 150 and 220 ms at most, while 13 and
+    40 % of the pauses of 300 to 1200 ms in them would be answered (none of these is a benchmark's,
     all of them chose the figures). A higher threshold answers fewer pauses, but with 0.85 every
     second question of the benchmark waited.
 

@@ -138,7 +138,7 @@ def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
 def test_the_wait_runs_from_the_short_to_the_long_one() -> None:
     assert wait_ms(0.97, 0.0, RULES) == RULES.complete_wait_ms == 150.0
     assert wait_ms(0.0, 0.0, RULES) == RULES.incomplete_wait_ms == 2000.0
-    assert wait_ms(0.69, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 550.0
+    assert wait_ms(0.69, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 500.0
     assert 550.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
 
 
