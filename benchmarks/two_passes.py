@@ -39,7 +39,7 @@ from edgevoice.export.words import normalise, word_errors
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.overlap import BRIEF_MS, Overlap, Verdict, judge
 from edgevoice.settings import Settings
-from edgevoice.stages import Recogniser, RecogniserModel, Transcript
+from edgevoice.stages import Expected, Recogniser, RecogniserModel, Transcript
 from edgevoice.store import Store
 from edgevoice.turn_rules import Rules
 
@@ -71,12 +71,12 @@ class _Counted:
         self.draft = recogniser.draft
         self._conclude = recogniser.conclude
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         self._counting.asked += 1
-        return self._conclude()
+        return self._conclude(expected)
 
     def glance(self) -> Transcript:
-        return self.conclude()
+        return self.conclude("interjection")
 
 
 @dataclass

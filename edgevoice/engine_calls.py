@@ -18,6 +18,7 @@ from edgevoice.stages import (
     Cancelled,
     Ending,
     EndOfTurn,
+    Expected,
     LanguageModel,
     LanguageModelModel,
     Message,
@@ -90,9 +91,9 @@ class _Recogniser:
     def draft(self) -> Transcript | None:
         return self._recogniser.draft()  # both passes are stages themselves
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         with self._call(self._stage, "final text"):
-            return self._recogniser.conclude()
+            return self._recogniser.conclude(expected)
 
     def glance(self) -> Transcript:
         with self._call(self._stage, "words over the agent"):

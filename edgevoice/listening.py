@@ -342,7 +342,8 @@ class Listener:
         heard = Transcript("")
         try:
             # Speech that has ended is decided on by these words.
-            heard = self._recogniser.conclude() if quiet else self._recogniser.glance()
+            whole = self._recogniser.conclude
+            heard = whole("interjection") if quiet else self._recogniser.glance()
         finally:
             self._post(OverlapHeard(self._now_ms(), probe, heard.text, heard_by=heard.heard_by))
 

@@ -183,6 +183,10 @@ class Transcript:
     trouble: str = ""
 
 
+Expected = Literal["turn", "interjection"]
+"""What is likely said: a whole turn, or a word or two over the agent's voice."""
+
+
 class Recogniser(Protocol):
     """One conversation's recogniser: an utterance grows from :meth:`reset` to :meth:`reset`."""
 
@@ -198,10 +202,11 @@ class Recogniser(Protocol):
         """Return the text of all audio as a quicker pass hears it; None where there is none."""
         ...
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         """Return the text of all audio since the last reset, as good as this engine can.
 
-        The utterance stays open: more audio may follow, and `conclude` be called again.
+        The utterance stays open: more audio may follow, and `conclude` be called again. What is
+        expected is a hint, which most engines have no use for.
         """
         ...
 

@@ -10,7 +10,7 @@ from edgevoice.engines.edges import SpeechEdges
 from edgevoice.engines.speakable import speakable
 from edgevoice.errors import EngineError
 from edgevoice.frames import Float32
-from edgevoice.stages import Cancelled, Ending, Message, Transcript, never
+from edgevoice.stages import Cancelled, Ending, Expected, Message, Transcript, never
 
 
 class ScriptedLanguageModel:
@@ -148,7 +148,7 @@ class ScriptedRecogniser:
     def glance(self) -> Transcript:
         return self.conclude()
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         return Transcript(self._text)
 
     def endpoint(self) -> bool:

@@ -18,7 +18,7 @@ from edgevoice.errors import ConfigError
 from edgevoice.export.distil import labels, material, shards
 from edgevoice.export.distil.labels import Bounds, Labeller
 from edgevoice.settings import RecogniserSettings
-from edgevoice.stages import Transcript
+from edgevoice.stages import Expected, Transcript
 
 RATE = 16_000
 BOUNDS = Bounds(most_differing=0.25, least_log_probability=-0.5)
@@ -37,7 +37,7 @@ class Hears:
     def accept(self, samples: object) -> None:
         pass
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         return Transcript(self._texts.pop(0))
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from edgevoice.events import Event, OverlapHeard, PartialHeard, PauseJudged, PauseTranscribed
 from edgevoice.frames import Float32
 from edgevoice.listening import Listener
-from edgevoice.stages import Transcript
+from edgevoice.stages import Expected, Transcript
 
 
 class CountingRecogniser:
@@ -47,7 +47,7 @@ class CountingRecogniser:
     def glance(self) -> Transcript:
         return self.conclude()
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         self.concluded += 1
         if self.fails:
             raise RuntimeError("no such tensor")

@@ -25,7 +25,7 @@ from edgevoice.profiler.vitals import Vitals, VitalsWatch
 from edgevoice.profiler.workload import Stopwatch
 from edgevoice.recording import SessionRecord
 from edgevoice.settings import Settings, TurnSettings
-from edgevoice.stages import Cancelled, Ending, Message, Transcript, never
+from edgevoice.stages import Cancelled, Ending, Expected, Message, Transcript, never
 from edgevoice.weights import Engines
 
 
@@ -175,7 +175,7 @@ class _Engine:
     def glance(self) -> Transcript:
         return self.conclude()
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         return Transcript("hello")
 
     def partial(self) -> Transcript | None:
@@ -281,7 +281,7 @@ class _Hearing:
     def glance(self) -> Transcript:
         return self.conclude()
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         time.sleep(0.02)
         return Transcript("all")
 

@@ -29,7 +29,7 @@ from edgevoice.events import DecisionNotice, ErrorNotice, Notice, TranscriptNoti
 from edgevoice.frames import Int16, to_int16
 from edgevoice.session import Pace, Session
 from edgevoice.settings import Settings
-from edgevoice.stages import RecogniserModel, Transcript
+from edgevoice.stages import Expected, RecogniserModel, Transcript
 from edgevoice.store import Store
 from edgevoice.weights import Engines
 
@@ -51,7 +51,7 @@ class WholeModel(ScriptedRecogniserModel):
 class FailingModel(ScriptedRecogniserModel):
     def open(self) -> Whole:
         class Failing(Whole):
-            def conclude(self) -> Transcript:
+            def conclude(self, expected: Expected = "turn") -> Transcript:
                 raise EngineError("no such tensor")
 
         return Failing(self._texts)

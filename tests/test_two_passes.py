@@ -15,7 +15,7 @@ from edgevoice.errors import EngineError
 from edgevoice.events import Event, OverlapHeard, PartialHeard, PauseTranscribed
 from edgevoice.frames import Float32, samples_to_ms
 from edgevoice.listening import Listener
-from edgevoice.stages import Transcript
+from edgevoice.stages import Expected, Transcript
 
 WAIT_MS = 300.0
 
@@ -56,7 +56,7 @@ class Pass:
     def partial(self) -> Transcript | None:
         return self._script.growing
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         self._script.concluded += 1
         # What was said when it was asked, however late the answer comes.
         says, heard_ms = self._script.says, samples_to_ms(self._samples)

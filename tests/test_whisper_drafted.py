@@ -111,6 +111,45 @@ def test_it_writes_what_sherpa_writes(folder: Path, tmp_path: Path) -> None:
         assert ours.decoder.decode(sound).text == theirs.decoder.decode(sound).text
 
 
+def test_over_the_agents_voice_it_is_told_that_such_words_came_before(
+    whisper: DraftedWhisper, stepped: Stepped
+) -> None:
+    sound = spoken("yeah.", voice="awb")
+    heard = whisper.decode(sound, expected="interjection")
+    prompt = whisper._decoder._prompts["interjection"]
+    assert stepped.steps[:2] == [len(prompt), 2]
+    assert heard.text.strip(".").lower() == "yeah"
+    pieces = whisper._decoder._pieces
+    said = b"".join(pieces[token] for token in prompt[1:]).decode()
+    assert said.startswith(" Oh. Hmm. Mm-hmm.") and said.endswith(" Sure.")
+    assert prompt[0] == 50360  # <|startofprev|> of the English vocabulary
+    assert [pieces[token] for token in prompt[1:4]] == [b" Oh", b".", b" Hmm"]
+
+
+def test_a_wish_over_the_agents_voice_is_heard_as_it_is(whisper: DraftedWhisper) -> None:
+    for wish in ("Stop, please.", "Wait a moment.", QUESTION):
+        heard = whisper.decode(spoken(wish), expected="interjection")
+        assert word_errors(wish, heard.text) <= 1
+        assert heard.text != whisper.decode(silence(1.0), expected="interjection").text
+
+
+def test_what_was_heard_over_the_agent_is_heard_anew_when_it_is_a_turn(folder: Path) -> None:
+    model: Any = load_recogniser(folder, SETTINGS)
+    recogniser = model.open()
+    counted = Stepped(model.decoder._decoder._session)
+    model.decoder._decoder._session = counted
+    recogniser.accept(spoken(QUESTION))
+    recogniser.glance()
+    first = len(counted.steps)
+    recogniser.conclude("interjection")
+    assert len(counted.steps) == first, "only the same sound, and the same expected"
+    assert word_errors(QUESTION, recogniser.conclude().text) == 0
+    turns = len(counted.steps)
+    assert turns > first
+    recogniser.conclude()
+    assert len(counted.steps) == turns
+
+
 def test_other_providers_are_sherpas(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(

@@ -12,7 +12,7 @@ import threading
 import time
 
 from edgevoice.frames import Float32
-from edgevoice.stages import Recogniser, RecogniserModel, Transcript
+from edgevoice.stages import Expected, Recogniser, RecogniserModel, Transcript
 
 SWIFT_MS = 300.0
 """A recogniser whose decodes take longer is not asked before the whole text is wanted: what it
@@ -51,7 +51,7 @@ class BoundedRecogniser:
             self._took_ms = took_ms
         return found
 
-    def conclude(self) -> Transcript | None:
+    def conclude(self, expected: Expected = "turn") -> Transcript | None:
         """Return the text of all audio since the last reset; None when it takes too long.
 
         Raises:
@@ -59,12 +59,12 @@ class BoundedRecogniser:
         """
         if self._wait_ms is None:
             self._feed()
-            return self._recogniser.conclude()
+            return self._recogniser.conclude(expected)
         until_s = time.monotonic() + self._wait_ms / 1000.0
         if self._busy() and not self._ended_by(until_s):
             return None
         self._feed()
-        self._decode = _Decode(self._recogniser)
+        self._decode = _Decode(self._recogniser, expected)
         if not self._ended_by(until_s):
             self._took_ms = math.inf
             return None
@@ -96,9 +96,10 @@ class BoundedRecogniser:
 class _Decode(threading.Thread):
     """One decode; begun at once, on the cores of the thread that begins it."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Recogniser, expected: Expected) -> None:
         super().__init__(name="edgevoice-second-pass", daemon=True)
         self._recogniser = recogniser
+        self._expected = expected
         self._heard: Transcript | None = None
         self._raised: Exception | None = None
         self.took_ms = 0.0
@@ -107,7 +108,7 @@ class _Decode(threading.Thread):
     def run(self) -> None:
         began_s = time.monotonic()
         try:
-            self._heard = self._recogniser.conclude()
+            self._heard = self._recogniser.conclude(self._expected)
         except Exception as error:
             self._raised = error
         self.took_ms = (time.monotonic() - began_s) * 1000.0

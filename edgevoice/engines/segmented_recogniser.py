@@ -19,7 +19,7 @@ from edgevoice.engines.samples import finite
 from edgevoice.engines.utterance_decoder import UtteranceDecoder, Weighing, Written
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.settings import RecogniserSettings
-from edgevoice.stages import Transcript
+from edgevoice.stages import Expected, Transcript
 
 _WINDOW_SAMPLES = ms_to_samples(20)
 _CUT_WINDOW_SAMPLES = ms_to_samples(200)
@@ -71,7 +71,7 @@ class OfflineRecogniser:
         self._loudest = 0.0
         self._new_loudest = 0.0
         self._heard = _NOTHING
-        self._decoded = False
+        self._decoded_for: Expected | None = None
         self._settled = ""
         self._told = Transcript("")
         self._agreement.reset()
@@ -105,19 +105,20 @@ class OfflineRecogniser:
     def draft(self) -> None:
         """Return None: there is one pass."""
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         """Return the text of all audio since the last reset.
 
         The last decode is used again when only near-silence came since.
         """
         quiet = self._new_loudest <= QUIET_RATIO * max(self._loudest, self._new_loudest)
-        text = self._heard.text if quiet and self._decoded else self._decode()
+        known = quiet and self._decoded_for == expected
+        text = self._heard.text if known else self._decode(expected)
         whole = _join(self._settled, text)
         return Transcript(whole, whole, samples_to_ms(self._heard_samples))
 
     def glance(self) -> Transcript:
         """Return the text of all audio since the last reset: there is no cheaper one."""
-        return self.conclude()
+        return self.conclude("interjection")
 
     def log_probability(self) -> float | None:
         """Return the mean log probability of the words decoded last, in nats a token.
@@ -135,7 +136,7 @@ class OfflineRecogniser:
         """Return False: these models have no endpoint rules."""
         return False
 
-    def _decode(self) -> str:
+    def _decode(self, expected: Expected = "turn") -> str:
         """Decode what is not settled yet and return its text."""
         audio = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
         while len(audio) > self._longest_samples:
@@ -150,8 +151,9 @@ class OfflineRecogniser:
         self._loudest = max(self._loudest, self._new_loudest)
         self._new_loudest = 0.0
         self._new_samples = 0
-        self._decoded = True
-        self._heard = _recognise(self._decoder, self._with_tail(audio), self._heard.tokens)
+        self._decoded_for = expected
+        whole = self._with_tail(audio)
+        self._heard = _recognise(self._decoder, whole, self._heard.tokens, expected)
         return self._heard.text
 
     def _with_tail(self, audio: Float32) -> Float32:
@@ -195,13 +197,18 @@ class OfflineRecogniserModel:
         self._decoder = None
 
 
-def _recognise(decoder: UtteranceDecoder, audio: Float32, draft: tuple[int, ...] = ()) -> Written:
+def _recognise(
+    decoder: UtteranceDecoder,
+    audio: Float32,
+    draft: tuple[int, ...] = (),
+    expected: Expected = "turn",
+) -> Written:
     """Decode ``audio``; in two parts as well when the text covers too little of it.
 
     Whisper sometimes stops at the first full stop (float and int8 weights alike, 1 of 39 LJ
     Speech clips: 3 words for 8 s).
     """
-    whole = _decoded(decoder, audio, draft)
+    whole = _decoded(decoder, audio, draft, expected)
     seconds = len(audio) / SAMPLE_RATE_HZ
     if not whole.text or seconds < _SPARSE_S or len(whole.text) > _SPARSE_TEXT_PER_S * seconds:
         return whole
@@ -210,10 +217,15 @@ def _recognise(decoder: UtteranceDecoder, audio: Float32, draft: tuple[int, ...]
     return Written(parts) if len(parts) > 2 * len(whole.text) else whole
 
 
-def _decoded(decoder: UtteranceDecoder, audio: Float32, draft: tuple[int, ...] = ()) -> Written:
+def _decoded(
+    decoder: UtteranceDecoder,
+    audio: Float32,
+    draft: tuple[int, ...] = (),
+    expected: Expected = "turn",
+) -> Written:
     if not len(audio):
         return _NOTHING
-    written = decoder.decode(audio, draft)
+    written = decoder.decode(audio, draft, expected)
     return replace(written, text=believable(written.text, Sound.of(audio)))
 
 

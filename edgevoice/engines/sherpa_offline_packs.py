@@ -22,6 +22,7 @@ from edgevoice.engines.utterance_decoder import Written
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.manifest import Manifest
 from edgevoice.settings import RecogniserSettings
+from edgevoice.stages import Expected
 
 _CPU = Ran()
 
@@ -83,9 +84,11 @@ class SherpaDecoder:
     def __init__(self, recognizer: Any) -> None:
         self._recognizer = recognizer
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         """As :meth:`edgevoice.engines.utterance_decoder.UtteranceDecoder.decode`."""
-        del draft
+        del draft, expected
         stream = self._recognizer.create_stream()
         stream.accept_waveform(SAMPLE_RATE_HZ, samples)
         self._recognizer.decode_stream(stream)

@@ -26,7 +26,7 @@ from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
-from edgevoice.stages import Transcript
+from edgevoice.stages import Expected, Transcript
 
 NO_WORDS_SILENCE_S = 2.4
 WORDS_SILENCE_S = 1.2
@@ -129,8 +129,9 @@ class OnlineRecogniser:
     def draft(self) -> None:
         """Return None: there is one pass."""
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         """Return the text of all audio since the last reset, the last word included."""
+        del expected
         if self._concluded is None:
             if self._kept:
                 self._stream.accept_waveform(SAMPLE_RATE_HZ, self._padding)

@@ -18,7 +18,7 @@ from edgevoice.engines.bounded_wait import BoundedRecogniser
 from edgevoice.engines.providers import Ran
 from edgevoice.errors import EdgevoiceError
 from edgevoice.frames import Float32, samples_to_ms
-from edgevoice.stages import Recogniser, RecogniserModel, Transcript
+from edgevoice.stages import Expected, Recogniser, RecogniserModel, Transcript
 
 DEAF_MS = 1000.0
 """So much speech in which the first pass hears no words is shown to the second: it may be deaf to
@@ -63,12 +63,12 @@ class TwoPassRecogniser:
         """Return the first pass's text."""
         return replace(self.first.conclude(), heard_by="first")
 
-    def conclude(self) -> Transcript:
+    def conclude(self, expected: Expected = "turn") -> Transcript:
         """Return the second pass's text; the first's where that fails, or does not come in time."""
         self._unshown_samples = 0
         trouble = ""
         try:
-            rewritten = self._second.conclude()
+            rewritten = self._second.conclude(expected)
         except Exception as error:
             told = str(error) if isinstance(error, EdgevoiceError) else repr(error)
             trouble = f"the second pass failed, the first pass's words stand: {told}"
@@ -88,7 +88,7 @@ class TwoPassRecogniser:
             self._worded = bool(heard.text)
             if not self._worded and samples_to_ms(self._unshown_samples) < DEAF_MS:
                 return replace(heard, heard_by="first")
-        return self.conclude()
+        return self.conclude("interjection")
 
     def endpoint(self) -> bool:
         """Whether the first pass's endpoint rules say that the utterance is over, and are right.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edgevoice.frames import Float32
+from edgevoice.stages import Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,16 @@ class Written:
 class UtteranceDecoder(Protocol):
     """Writes down one utterance; may be called from several threads at a time."""
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         """Write down ``samples``.
 
         Args:
             samples: float32, 16 kHz, one or more.
             draft: Tokens that were written for a part of the same utterance: what is most likely
                 said, and faster to confirm than to find. They do not decide what is written.
+            expected: What is likely said; it may decide what is written.
         """
         ...
 

@@ -27,6 +27,7 @@ from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
 from edgevoice.manifest import Manifest
 from edgevoice.settings import RecogniserSettings
+from edgevoice.stages import Expected
 
 _QUIET_FRAMES = "quiet_frames"
 _FRAME_MS = samples_to_ms(HOP_SAMPLES)
@@ -49,10 +50,12 @@ class DraftedWhisper:
         self._decoder = decoder
         self._quiet_frames = quiet_frames
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         """Write down ``samples``: float32, 16 kHz, at most ``longest_ms`` of the manifest."""
         most = most_tokens(len(samples) / SAMPLE_RATE_HZ)
-        return self._decoder.write(*self._encoded(samples), most, draft)
+        return self._decoder.write(*self._encoded(samples), most, draft, expected)
 
     def log_probability(self, samples: Float32, tokens: Sequence[int]) -> float:
         """Return the mean log probability of ``tokens``, decoded of ``samples``, in nats a token.

@@ -8,11 +8,16 @@ A draft is read in one step, which takes little longer than one token does (4 an
 and what the decoder would have chosen behind each of its tokens says how much of it stands. This is
 speculative decoding (arXiv:2211.17192) with an earlier text of the same utterance for the draft
 model.
+
+Over the agent's voice mostly short words are said, of which Whisper makes sentences ("Yack", "Hey,
+John"). There it is told that such words came before, as its prompt (Radford et al. 2022, section
+2.3: the text before the segment), and it writes more of the same.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +29,27 @@ from edgevoice.engines.artifact_files import onnx_file, plain_file
 from edgevoice.engines.ort import open_session
 from edgevoice.engines.utterance_decoder import Written
 from edgevoice.errors import ArtifactError
+from edgevoice.stages import Expected
 
 _MOST_TOKENS = 224
 """Half of Whisper's context, which is as much as it was trained to write."""
 
 _TOKENS_PER_S = 6.0
 _TOKENS_AT_LEAST = 12
+
+_INTERJECTIONS = {
+    "en": " Oh. Hmm. Mm-hmm. Uh-huh. Yeah, yeah. Right. Really? Wow. Exactly. Okay. Got it. I see."
+    " Sure."
+}
+"""What is said over the agent's voice, by language.
+
+Of 150 nods of ten of Kokoro's voices 17 stop the agent with it, on a virtual clock, and 25 without;
+100 wishes stop it either way, and the benchmark's 25 interruptions after 460 ms, not 550 (p50). For
+whole turns nothing was found that helps: with three questions for a prompt 180 requests of flite's
+had 6.4 % of their words wrong, not 8.6, but 60 clips of hard readers 17.8, not 16.4.
+"""
+
+_UNITS = re.compile(r" ?[^\W\d_]+| ?[^\w\s]+|\s+")
 
 _IN_SIGHT = 8
 """Tokens of a draft in which the way back into it is looked for, where something else was written
@@ -72,12 +92,24 @@ class GreedyWhisper:
         self._empty = np.zeros((layers, 1, context, state), np.float32)
         self._session = open_session(Path(onnx_file(folder, described, "decoder")), threads)
         self._names = [i.name for i in self._session.get_inputs()]
+        self._caches = [o.name for o in self._session.get_outputs()[1:]]
         # Older artifacts have logits of the last token alone, which say nothing of a draft.
         self._takes_drafts = self._session.get_outputs()[0].shape[1] != 1
         self._pieces = _pieces(Path(plain_file(folder, described, "tokens.txt")))
+        said = _INTERJECTIONS.get(str(described.engine.get("language", "")))
+        self._prompts: dict[Expected, list[int]] = {}
+        if said is not None:
+            # The last special tokens are always <|startofprev|>, <|nospeech|>, <|notimestamps|>.
+            previous = int(facts["no_timestamps"]) - 2
+            self._prompts["interjection"] = [previous, *_tokenised(said, self._pieces)]
 
     def write(
-        self, cross_k: Any, cross_v: Any, most: int = _MOST_TOKENS, draft: Sequence[int] = ()
+        self,
+        cross_k: Any,
+        cross_v: Any,
+        most: int = _MOST_TOKENS,
+        draft: Sequence[int] = (),
+        expected: Expected = "turn",
     ) -> Written:
         """Return what the encoder's outputs say.
 
@@ -86,9 +118,16 @@ class GreedyWhisper:
             cross_v: The same shape.
             most: Tokens that are written at most.
             draft: Tokens that are likely written.
+            expected: What is likely said.
         """
         known, offset = list(self._first), 0
-        caches = [self._empty, self._empty]
+        caches: list[Any] = [self._empty, self._empty]
+        prompt = self._prompts.get(expected)
+        if prompt is not None:
+            before = (np.array([prompt]), *caches, cross_k, cross_v, np.array([0]))
+            fed = dict(zip(self._names, before, strict=True))
+            # The logits are not asked for: they would take as long as the rest.
+            caches, offset = self._session.run(self._caches, fed), len(prompt)
         found: list[int] = []
         ahead = list(draft[:most]) if self._takes_drafts else []
         guessed = ahead
@@ -160,4 +199,27 @@ def _pieces(path: Path) -> dict[int, bytes]:
     for line in path.read_text(encoding="ascii").splitlines():
         piece, _, token = line.rpartition(" ")
         found[int(token)] = base64.b64decode(piece)
+    return found
+
+
+def _tokenised(text: str, pieces: Mapping[int, bytes]) -> list[int]:
+    """Return the tokens of ``text``: byte pairs are joined in the order of their tokens.
+
+    That is GPT-2's byte-pair encoding, whose vocabulary is numbered in the order of its merges.
+    Words are taken apart at spaces and marks, which is its rule for text without digits or
+    contractions.
+    """
+    ranks = {piece: token for token, piece in pieces.items()}
+    found: list[int] = []
+    for unit in _UNITS.findall(text):
+        parts = [bytes([byte]) for byte in unit.encode()]
+        while len(parts) > 1:
+            pairs = [
+                (ranks.get(parts[i] + parts[i + 1], len(ranks)), i) for i in range(len(parts) - 1)
+            ]
+            rank, i = min(pairs)
+            if rank == len(ranks):
+                break
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        found += [ranks[part] for part in parts]
     return found

@@ -25,6 +25,7 @@ from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 from edgevoice.manifest import Manifest
+from edgevoice.stages import Expected
 
 NPU = "qnn"
 """The provider that this engine is for."""
@@ -50,14 +51,17 @@ class NpuWhisper:
         self._silence = silence
         self._decoder = decoder
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         """Write down ``samples``: float32, 16 kHz; what is beyond the binary's frames is cut."""
         audio = samples[: (self._frames - 1) * HOP_SAMPLES]
         outputs = self._encoder.run(None, {self._input: log_mel(audio, self._frames)[None]})
         keys, values = (
             np.concatenate(pair, axis=2) for pair in zip(outputs, self._silence, strict=True)
         )
-        return self._decoder.write(keys, values, most_tokens(len(audio) / SAMPLE_RATE_HZ), draft)
+        most = most_tokens(len(audio) / SAMPLE_RATE_HZ)
+        return self._decoder.write(keys, values, most, draft, expected)
 
 
 def is_for(manifest: Manifest, wanted: Wanted) -> bool:
