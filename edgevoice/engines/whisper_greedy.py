@@ -43,7 +43,7 @@ _INTERJECTIONS = {
 }
 """What is said over the agent's voice, by language.
 
-Of 150 nods of ten of Kokoro's voices 17 stop the agent with it, on a virtual clock, and 25 without;
+Of 150 nods of ten of Kokoro's voices 15 stop the agent with it, on a virtual clock, and 25 without;
 100 wishes stop it either way, and the benchmark's 25 interruptions after 460 ms, not 550 (p50). For
 whole turns nothing was found that helps: with three questions for a prompt 180 requests of flite's
 had 6.4 % of their words wrong, not 8.6, but 60 clips of hard readers 17.8, not 16.4.
