@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from edgevoice.errors import ExportError
 from edgevoice.export.distil import augment
-from edgevoice.export.distil.alphabet import Alphabet
+from edgevoice.export.distil.alphabet import Alphabet, least_frames
 from edgevoice.export.distil.augment import Augmentation
 from edgevoice.export.distil.fbank import FLOOR, HOP, fbank
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 
+FRAME_SAMPLES = 2 * HOP
+"""Of an output frame."""
 LONGEST_SAMPLES = 16 * SAMPLE_RATE_HZ
 _CANDIDATES = 128
 """Utterances drawn for a batch and sorted by length: neighbours need little padding."""
@@ -58,8 +60,8 @@ class Batches:
     """Draws batches.
 
     Args:
-        clips: The corpus; clips longer than :data:`LONGEST_SAMPLES` are left out, and those whose
-            text the alphabet does not cover.
+        clips: The corpus; clips longer than :data:`LONGEST_SAMPLES` are left out, those whose
+            text the alphabet does not cover, and those too short for CTC to write their text in.
         alphabet: Of the targets.
         batch_frames: Feature frames of a batch, padding included.
         seed: For all that is drawn.
@@ -79,12 +81,18 @@ class Batches:
         self._texts: list[list[int]] = []
         for clip in clips:
             text = transcript(clip.line.text)
-            if clip.line.samples <= LONGEST_SAMPLES and text and alphabet.covers(text):
+            if clip.line.samples > LONGEST_SAMPLES or not text or not alphabet.covers(text):
+                continue
+            numbers = alphabet.encode(text)
+            if least_frames(numbers) * FRAME_SAMPLES <= clip.line.samples:
                 self._clips.append(clip)
-                self._texts.append(alphabet.encode(text))
+                self._texts.append(numbers)
         if not self._clips:
-            raise ExportError("no utterance can be trained on: all are too long or without words")
-        self._space = alphabet.encode(" ")
+            raise ExportError(
+                "no utterance can be trained on: all are too long, too short for their words or "
+                "without words"
+            )
+        self._between = alphabet.between
         self._batch_samples = batch_frames * HOP
         self._seed = seed
         self._how = how
@@ -140,7 +148,7 @@ class Batches:
         for number, pause in zip(utterance.clips, utterance.pauses[1:], strict=True):
             samples = self._clips[number].samples().astype(np.float32) / np.float32(32768.0)
             parts += [samples, np.zeros(pause, np.float32)]
-            said += ([*self._space] if said else []) + self._texts[number]
+            said += (self._between if said else []) + self._texts[number]
         heard = augment.of_samples(np.concatenate(parts), self._how, random)
         features = np.maximum(fbank(heard), FLOOR)
         return augment.of_features(features, self._how, random), said
