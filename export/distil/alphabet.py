@@ -16,6 +16,7 @@ from edgevoice.engines.ctc_tokens import BLANK, NO_SPACE, SPACE, Speller
 
 LEAST = 20
 """Times that a letter or a piece must occur: what is heard less often is not learned."""
+_LAST_OF_BYTES = 0xC6
 
 
 class Alphabet:
@@ -81,6 +82,21 @@ def of(letters: Iterable[str]) -> Alphabet:
     ('<blk>', '▁', 'b', 'e', 'n', 'o')
     """
     return Alphabet((BLANK, SPACE, *sorted(set(letters) - {" "})))
+
+
+def taken_for_bytes(letters: Iterable[str]) -> str:
+    """Return the letters for which sherpa-onnx would take an alphabet for one of bytes.
+
+    It does where the highest byte of all letters is C6, which icefall's byte-level pieces end with
+    (``symbol-table.cc``), and then writes something else, or nothing.
+
+    >>> taken_for_bytes("aƙñ"), taken_for_bytes("aƙɓ")
+    ('ƙ', '')
+    """
+    highest = {letter: max(letter.encode()) for letter in letters}
+    if max(highest.values(), default=0) != _LAST_OF_BYTES:
+        return ""
+    return "".join(letter for letter, byte in highest.items() if byte == _LAST_OF_BYTES)
 
 
 def letters_of(texts: Iterable[str], least: int = LEAST) -> str:

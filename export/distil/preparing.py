@@ -145,6 +145,11 @@ def _alphabet(wanted: Wanted, texts: Sequence[str], before: Plan | None) -> Alph
             f"the transcripts have {len(letters)} different letters that occur 20 times or more; "
             "more speech is needed, or its letters (option letters)"
         )
+    if mistaken := alphabet.taken_for_bytes(letters):
+        raise ConfigError(
+            f"with {mistaken} as the last of its letters in Unicode, sherpa-onnx takes an alphabet "
+            f"for one of bytes; add another to --letters, as {letters}ə"
+        )
     if not wanted.pieces:
         return alphabet.of(letters)
     if before is not None:
