@@ -310,6 +310,12 @@ def test_the_command(
     assert lexicon_making.main(arguments) == 0
     assert "MB unpacked" in capsys.readouterr().out
     assert lexicon.read(tmp_path / lexicon.FILE).nodes > 50
+    foreign = "<blk> 0\n▁ 1\n▁th 2\ne 3\n"
+    for content, message in ((foreign, "with ▁ alone and pieces"), ("a 0\n", "must be first")):
+        (tmp_path / "tokens.txt").write_text(content)
+        assert lexicon_making.main(arguments) != 0
+        assert message in capsys.readouterr().err
+    (tmp_path / "tokens.txt").write_text("".join(f"{t} {n}\n" for n, t in enumerate(tokens)))
     (tmp_path / "text.txt").write_text("12 34\n")
     assert lexicon_making.main(arguments) != 0
     assert capsys.readouterr().err.count("\n") == 1

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_wenet import load, planted, scores
 
+from edgevoice.engines import lexicon
 from edgevoice.engines.ctc_tokens import Speller
 from edgevoice.errors import ConfigError, ExportError, MissingDependencyError
-from edgevoice.export.distil import alphabet, pieces, sentences, shards, spelling
+from edgevoice.export.distil import alphabet, lexicon_making, pieces, sentences, shards, spelling
 from edgevoice.export.distil.alphabet import Alphabet, least_frames
 from edgevoice.export.distil.augment import Augmentation
 from edgevoice.export.distil.batches import Batches
@@ -153,6 +154,21 @@ def test_sherpa_writes_pieces_as_words(learned: Alphabet, tmp_path: Path) -> Non
     for number, text in enumerate(["turn on the kitchen light", "zz top's quay", "a", "o'neill"]):
         rows = scores(text, learned.tokens, 0.99)
         model = load(planted(tmp_path / str(number), [rows], learned.tokens), None)
+        recogniser = model.open()
+        recogniser.accept(np.zeros(320 * (len(rows) + 8), np.float32))
+        assert recogniser.conclude().text == text
+
+
+def test_words_of_more_pieces_than_a_byte_counts(learned: Alphabet, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(requests(300)))
+    asked = lexicon_making.Request([(str(tmp_path / "text.txt"), 1.0)], worth_nats=1.0)
+    made = lexicon_making.make(asked, learned.tokens).lexicon
+    assert made.label.max() > 255
+    lexicon.write(made, tmp_path / lexicon.FILE)
+    assert np.array_equal(lexicon.read(tmp_path / lexicon.FILE).label, made.label)
+    for number, text in enumerate(["what's the weather like", "turn on the light zorvex"]):
+        rows = scores(text, learned.tokens, 0.8)
+        model = load(planted(tmp_path / str(number), [rows], learned.tokens), made)
         recogniser = model.open()
         recogniser.accept(np.zeros(320 * (len(rows) + 8), np.float32))
         assert recogniser.conclude().text == text

@@ -99,6 +99,11 @@ def make(request: Request, tokens: Sequence[str]) -> Made:
         raise ConfigError(
             f"tokens {', '.join(tokens[:4])}...: {BLANK} must be first, {SPACE} there"
         )
+    if SPACE in tokens and any(len(token) > 1 and token.startswith(SPACE) for token in tokens):
+        raise ConfigError(
+            f"tokens with {SPACE} alone and pieces that begin with it: in which order letters are "
+            "joined to these nobody says; take a pack of `edgevoice export distil`"
+        )
     letters = Speller(tokens).letters
     texts = [
         graph_text.requests(_REQUESTS, 1, weight)
