@@ -143,11 +143,15 @@ def test_a_clip_too_short_for_its_tokens_is_left_out(tmp_path: Path) -> None:
     assert least_frames(letters.encode(text)) == 16 and least_frames(words.encode(text)) == 8
     assert least_frames(letters.encode("baab")) == 5
     # A frame is 20 ms: 16 of them are 0.32 s.
-    clips = speech(tmp_path / "speech", text, 0.3)
-    how = Augmentation()
-    assert Batches(clips, words, batch_frames=2000, seed=0, how=how).batch(0).names
+    clips = speech(tmp_path / "short", text, 0.3)
     with pytest.raises(ExportError, match="too short for their words"):
-        Batches(clips, letters, batch_frames=2000, seed=0, how=how)
+        Batches(clips, letters, batch_frames=2000, seed=0, how=Augmentation())
+    clips += speech(tmp_path / "good", "ab", 1.0) + speech(tmp_path / "other", "zoo", 1.0)
+    clips += speech(tmp_path / "long", "ab", 17.0)
+    others = {"with other letters": 4, "longer than 16 s": 4}
+    for kind, left_out in ((letters, others | {"too short for its words": 4}), (words, others)):
+        batches = Batches(clips, kind, batch_frames=2000, seed=0, how=Augmentation())
+        assert batches.left_out == left_out
 
 
 def test_sherpa_writes_pieces_as_words(learned: Alphabet, tmp_path: Path) -> None:

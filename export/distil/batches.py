@@ -6,6 +6,7 @@ batch is follows from the plan. Numpy only: a trainer's threads call :meth:`Batc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,9 @@ class Batches:
         batch_frames: Feature frames of a batch, padding included.
         seed: For all that is drawn.
         how: The augmentation.
+
+    Attributes:
+        left_out: How many clips are not drawn, by the reason.
     """
 
     def __init__(
@@ -79,14 +83,14 @@ class Batches:
     ) -> None:
         self._clips: list[Clip] = []
         self._texts: list[list[int]] = []
+        self.left_out: Counter[str] = Counter()
         for clip in clips:
             text = transcript(clip.line.text)
-            if clip.line.samples > LONGEST_SAMPLES or not text or not alphabet.covers(text):
-                continue
-            numbers = alphabet.encode(text)
-            if least_frames(numbers) * FRAME_SAMPLES <= clip.line.samples:
+            if why := _unfit(clip.line.samples, text, alphabet):
+                self.left_out[why] += 1
+            else:
                 self._clips.append(clip)
-                self._texts.append(numbers)
+                self._texts.append(alphabet.encode(text))
         if not self._clips:
             raise ExportError(
                 "no utterance can be trained on: all are too long, too short for their words or "
@@ -152,3 +156,12 @@ class Batches:
         heard = augment.of_samples(np.concatenate(parts), self._how, random)
         features = np.maximum(fbank(heard), FLOOR)
         return augment.of_features(features, self._how, random), said
+
+
+def _unfit(samples: int, text: str, alphabet: Alphabet) -> str:
+    if samples > LONGEST_SAMPLES:
+        return f"longer than {LONGEST_SAMPLES / SAMPLE_RATE_HZ:g} s"
+    if not text or not alphabet.covers(text):
+        return "with other letters" if text else "without words"
+    frames = least_frames(alphabet.encode(text))
+    return "too short for its words" if frames * FRAME_SAMPLES > samples else ""
