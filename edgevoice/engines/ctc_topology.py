@@ -3,9 +3,9 @@
 A token may last for any number of frames, and blanks may stand anywhere; the same letter twice
 needs one between. So a node inside a word becomes a state for each letter that leads to it, which
 may repeat that letter, and one behind a blank; a root is one state, where blanks and spaces change
-nothing. Where a word of pieces ends, its root follows by an epsilon, though its next piece could be
-the one that is held: to hold it costs nothing, and what is written merges the two. Input labels are
-the tokens' numbers plus one, 0 is epsilon.
+nothing. Behind an epsilon (a word of pieces ends, a spelling falls back) the token that is held
+could follow again without a blank: to hold it costs nothing, and what is written merges the two.
+Input labels are the tokens' numbers plus one, 0 is epsilon.
 
 All states are final. sherpa-onnx gives the words of the best path to a final state, so that with
 finals at words' ends alone a word appears when the next one begins; a state inside a word is final
