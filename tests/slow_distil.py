@@ -70,8 +70,9 @@ def request_(tmp_path: Path, whisper: Path, speech: Path, python: str) -> Reques
     )
 
 
-def test_the_loss_falls_and_the_pack_reads_as_torch_does(request_: Request) -> None:
-    pack = Distiller(silent, print).run(request_)
+@pytest.mark.parametrize("pieces", [0, 44])
+def test_the_loss_falls_and_the_pack_reads_as_torch_does(request_: Request, pieces: int) -> None:
+    pack = Distiller(silent, print).run(replace(request_, pieces=pieces))
     lines = (request_.work / "progress.jsonl").read_text().splitlines()
     losses = [figures["loss"] for line in lines if "loss" in (figures := json.loads(line))]
     assert losses[-1] < 0.7 * losses[0]

@@ -107,6 +107,25 @@ def test_a_pack_with_words(request_: Request, tmp_path: Path) -> None:
     assert not (pack / lexicon.FILE).exists()
 
 
+def test_a_pack_of_pieces_with_words(request_: Request, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("pack my box\nfill the box with jugs\n")
+    asked = replace(request_, pieces=60, graph_texts=((str(text), 2.0),))
+    said: list[str] = []
+    pack = Distiller(silent, said.append).run(asked)
+    assert "writes 60 pieces of 26 letters" in said
+    assert "the pack writes 0.0 % of the words otherwise than torch" in said
+    names = lexicon.tokens(pack / "tokens.txt")
+    assert len(names) == 60 and "▁" not in names and "▁a" in names
+    found = lexicon.read(pack / lexicon.FILE)
+    assert found.space == 0 and found.nodes > 20
+    # Pieces that a training was begun with stay, whatever the transcripts are by now.
+    table = next(request_.work.glob("speech-0/*.tsv"))
+    table.write_text(table.read_text().replace("liquor", "lemon"))
+    Distiller(silent, said.append).run(asked)
+    assert lexicon.tokens(pack / "tokens.txt") == names
+
+
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
@@ -128,8 +147,13 @@ def test_another_training_in_the_folder_is_refused(request_: Request, whisper: P
     Distiller(silent, lambda line: None).run(request_)
     with pytest.raises(ConfigError, match=r"is of another training \(its shape, stages or seed"):
         Distiller(silent, lambda line: None).run(replace(request_, seed=1))
-    with pytest.raises(ConfigError, match=r"another training \(its alphabet differs"):
-        Distiller(silent, lambda line: None).run(replace(request_, letters="abcdefghijklm'"))
+    for other, now in (
+        (replace(request_, letters="abcdefghijklm'"), "14 letters"),
+        (replace(request_, pieces=57), "57 pieces of 26 letters"),
+    ):
+        message = rf"another training \(its alphabet differs: 26 letters there, {now} now\)"
+        with pytest.raises(ConfigError, match=message):
+            Distiller(silent, lambda line: None).run(other)
 
 
 def test_the_command_publishes_a_streaming_artifact(
@@ -145,9 +169,11 @@ def test_the_command_publishes_a_streaming_artifact(
     words += ["--chunk-ms", 160, "--left-ms", 320, "--python", python, "--threads", 1]
     words += ["--letters", "abcdefghijklmnopqrstuvwxyz", "--licence", "MIT"]
     words += ["--scheme", "fp32", "--check-with", recordings(tmp_path / "few", 2)]
+    words += ["--tokens", "bpe:60"]
     assert cli.main([*map(str, words), "--plan"]) == 0
     told = capsys.readouterr().out
     assert "2 layers of 64, 1 new" in told
+    assert "writes     60 pieces of words" in told
     assert cli.main([*map(str, words), "--plan", "--label-with", "whisper-of-nobody"]) == 2
     assert "whisper-of-nobody" in capsys.readouterr().err
     assert cli.main([*map(str, words), "--plan", "--label-differing", "34"]) == 2
@@ -159,6 +185,7 @@ def test_the_command_publishes_a_streaming_artifact(
     # The engine turns endpoint rules by the subsampling: sherpa-onnx counts as if it were 4.
     assert found.engine["subsampling"] == 2
     assert (found.engine["chunk_size"], found.engine["num_left_chunks"]) == (8, 2)
+    assert len(lexicon.tokens(tmp_path / "out" / "mine" / "tokens.txt")) == 60
 
 
 @pytest.mark.parametrize(
@@ -167,6 +194,9 @@ def test_the_command_publishes_a_streaming_artifact(
         ({"chunk_ms": 650.0}, "650 ms: a multiple of 20 ms is needed"),
         ({"left_ms": 400.0}, "chunk 8 and left context 20 frames: the left context must be"),
         ({"steps": 0}, "--steps 0: 1 or more are needed"),
+        ({"pieces": 40}, "26 letters, .* are 53 already; ask for more, or for characters"),
+        ({"pieces": 900}, r"bpe:900: the transcripts have \d+ pieces that occur 20 times"),
+        ({"letters": "abcdefgƙ"}, "with ƙ as the last of its letters"),
         ({"python": "/nowhere/python"}, "--python /nowhere/python is no program"),
         ({"speech": (Path("/nowhere"),)}, "no such folder: /nowhere"),
     ],

@@ -252,7 +252,7 @@ def test_wrong_words_stand_out_and_what_was_joined_with_them_does_not() -> None:
 
 
 def test_letters_and_tokens() -> None:
-    letters = alphabet.of(["to be", "or not to be"], least=2)
+    letters = alphabet.of(alphabet.letters_of(["to be", "or not to be"], least=2))
     assert letters.tokens == ("<blk>", "▁", "b", "e", "o", "t")
     assert letters.decode([5, 5, 0, 4, 1, 1, 0, 2, 3, 0, 3]) == "to bee"
     assert letters.file().splitlines()[:2] == ["<blk> 0", "▁ 1"]

@@ -86,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk-ms", type=float, default=640.0, help="default: 640")
     parser.add_argument("--left-ms", type=float, default=3840.0, help="context; default: 3840")
     parser.add_argument(
+        "--tokens",
+        default="characters",
+        metavar="KIND",
+        help="what it writes: characters (default), or bpe:N for N pieces of words, as bpe:500",
+    )
+    parser.add_argument(
         "--letters", default="", help="what it is to write (default: what the transcripts have)"
     )
     parser.add_argument("--new-layers", type=int, default=1, choices=(1, 2))
@@ -122,10 +128,11 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
 
     Raises:
         ArtifactError: The recogniser to label with is not installed.
-        ConfigError: A text is not there, or its weight is none; or there are more recognisers to
-            label with than two, or what is to be believed of them is impossible.
+        ConfigError: A text is not there, its weight is none, or there are no such tokens; or there
+            are more recognisers to label with than two, or what is to be believed of them is
+            impossible.
     """
-    from edgevoice.export.distil import labels, lexicon_making
+    from edgevoice.export.distil import labels, lexicon_making, pieces
     from edgevoice.export.distil.distilling import Request
     from edgevoice.store import Store
 
@@ -139,6 +146,7 @@ def request_of(parsed: argparse.Namespace, whisper: Path, threads: int) -> Reque
         chunk_ms=parsed.chunk_ms,
         left_ms=parsed.left_ms,
         letters=parsed.letters,
+        pieces=pieces.parse(parsed.tokens),
         new_layers=parsed.new_layers,
         frozen_steps=parsed.frozen_steps,
         steps=parsed.steps,

@@ -3,7 +3,9 @@
 A token may last for any number of frames, and blanks may stand anywhere; the same letter twice
 needs one between. So a node inside a word becomes a state for each letter that leads to it, which
 may repeat that letter, and one behind a blank; a root is one state, where blanks and spaces change
-nothing. Input labels are the tokens' numbers plus one, 0 is epsilon.
+nothing. Behind an epsilon (a word of pieces ends, a spelling falls back) the token that is held
+could follow again without a blank: to hold it costs nothing, and what is written merges the two.
+Input labels are the tokens' numbers plus one, 0 is epsilon.
 
 All states are final. sherpa-onnx gives the words of the best path to a final state, so that with
 finals at words' ends alone a word appears when the next one begins; a state inside a word is final
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevoice.engines.ctc_tokens import NO_SPACE
 from edgevoice.engines.lexicon import COSTS_PER_NAT, EPSILON, Lexicon
 
 _BLANK = 0
@@ -51,7 +54,10 @@ def expand(lexicon: Lexicon) -> Graph:
     source = np.repeat(np.arange(lexicon.nodes), np.diff(lexicon.first))
     label, target = lexicon.label.astype(np.int64), lexicon.target
     weight = lexicon.cost * np.float32(scales.language / COSTS_PER_NAT)
-    weight = weight + np.where(label == space, np.float32(scales.word), np.float32(0))
+    ended = (label == space) & (source >= lexicon.roots)
+    if space == NO_SPACE:  # its arcs inside words fall back to a shorter context
+        ended &= target < lexicon.roots
+    weight = weight + np.where(ended, np.float32(scales.word), np.float32(0))
     inner = lexicon.nodes - lexicon.roots
     # States: roots; inner nodes behind a blank; inner nodes behind a letter.
     into = (target >= lexicon.roots) & (label != EPSILON)
@@ -75,14 +81,14 @@ def expand(lexicon: Lexicon) -> Graph:
         (behind_letter, np.full(len(pairs), _BLANK + 1), np.full(len(pairs), blank), node_of),
         (inside, np.full(inner, _BLANK + 1), np.full(inner, blank), inside),
         (roots, np.full(len(roots), _BLANK + 1), np.full(len(roots), blank), roots),
-        (roots, np.full(len(roots), space + 1), np.zeros(len(roots)), roots),
     ]
+    if space != NO_SPACE:
+        parts.append((roots, np.full(len(roots), space + 1), np.zeros(len(roots)), roots))
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(joined[0], kind="stable")
     final = np.full(lexicon.nodes, scales.unfinished, np.float32)
     final[: lexicon.roots] = 0.0
-    done = (label == space) & (source >= lexicon.roots)
-    np.minimum.at(final, source[done], weight[done])
+    np.minimum.at(final, source[ended], weight[ended])
     return Graph(
         final=np.concatenate([final, final[node_of]]),
         source=joined[0][order],

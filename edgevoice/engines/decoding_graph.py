@@ -15,6 +15,7 @@ from typing import Any
 from sherpa_onnx import online_recognizer
 
 from edgevoice.engines import ctc_topology, lexicon, own_words
+from edgevoice.engines.ctc_tokens import Speller
 from edgevoice.errors import ArtifactError
 
 MOST_ACTIVE = 2000
@@ -34,7 +35,7 @@ def use(recognizer: Any, path: Path, tokens: Path, phrases: Sequence[str]) -> No
     """
     names = lexicon.tokens(tokens)
     found = lexicon.read(path)
-    if names[found.space : found.space + 1] != ["▁"] or found.label.max() >= len(names):
+    if found.space != Speller(names).space or found.label.max() >= len(names):
         raise ArtifactError(f"{path} was made for other tokens than {tokens}; export them together")
     graph = ctc_topology.expand(own_words.add(found, phrases, names))
     try:

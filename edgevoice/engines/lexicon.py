@@ -1,9 +1,10 @@
-"""Graphs of words over letters: what the `lexicon.npz` of a CTC pack holds.
+"""Graphs of words over letters or pieces: what the `lexicon.npz` of a CTC pack holds.
 
 Nodes 0 to ``roots`` - 1 stand between words, node 0 at an utterance's start, node 1 where nothing
 is known of the words before; the others stand inside words. Arcs carry a token of the pack's
-tokens.txt, or :data:`EPSILON` where a root falls back to a shorter history or begins an unknown
-word. Owns the file; what becomes of it is :mod:`edgevoice.engines.ctc_topology`'s business.
+tokens.txt, or :data:`EPSILON` where a node falls back to a shorter history, a root begins an
+unknown word, or a word of pieces ends. Owns the file; what becomes of it is
+:mod:`edgevoice.engines.ctc_topology`'s business.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Lexicon:
 
     Attributes:
         roots: Nodes that stand between words; two at least.
-        space: The token between words.
+        space: The token between words; :data:`~.ctc_tokens.NO_SPACE` where pieces begin words.
         first: int64 ``[nodes + 1]``: where a node's arcs begin.
         label: int32 ``[arcs]``.
         cost: int32 ``[arcs]``: negative logarithms, :data:`COSTS_PER_NAT` a nat.
@@ -92,7 +93,7 @@ def write(lexicon: Lexicon, path: Path) -> None:
         space=np.int64(lexicon.space),
         scales=np.array(astuple(lexicon.scales)),
         arcs=np.diff(lexicon.first).astype(np.int32),
-        label=lexicon.label.astype(np.uint8),
+        label=lexicon.label.astype(np.min_scalar_type(lexicon.label.max())),
         cost=lexicon.cost.astype(np.int16),
         target=(lexicon.target - source).astype(np.int32),
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevoice.engines.ctc_tokens import NO_SPACE, Speller
 from edgevoice.engines.lexicon import ANYWHERE, COSTS_PER_NAT, Lexicon
 from edgevoice.errors import ConfigError
 
@@ -31,16 +32,17 @@ def add(lexicon: Lexicon, phrases: Sequence[str], tokens: Sequence[str]) -> Lexi
     Raises:
         ConfigError: A phrase has no letters, or some that the pack cannot write.
     """
-    spelled = [_spelled(phrase, tokens, lexicon.space) for phrase in dict.fromkeys(phrases)]
+    speller = Speller(tokens)
+    spelled = [_spelled(phrase, speller) for phrase in dict.fromkeys(phrases)]
     if not spelled:
         return lexicon
     begin: list[tuple[int, int, int]] = []
     chains: list[tuple[int, int, int]] = []
     node = lexicon.nodes
-    for letters in spelled:
-        begin.append((letters[0], round(NATS * COSTS_PER_NAT), node))
-        for letter in letters[1:]:
-            chains.append((letter, 0, node + 1))
+    for numbers in spelled:
+        begin.append((numbers[0], round(NATS * COSTS_PER_NAT), node))
+        for number in numbers[1:]:
+            chains.append((number, 0, node + 1))
             node += 1
         chains.append((lexicon.space, 0, ANYWHERE))
         node += 1
@@ -62,15 +64,14 @@ def add(lexicon: Lexicon, phrases: Sequence[str], tokens: Sequence[str]) -> Lexi
     )
 
 
-def _spelled(phrase: str, tokens: Sequence[str], space: int) -> list[int]:
-    numbers = {token: number for number, token in enumerate(tokens) if len(token) == 1}
+def _spelled(phrase: str, speller: Speller) -> list[int]:
     words = phrase.lower().replace("’", "'").split()
-    unknown = sorted({letter for word in words for letter in word} - set(numbers))
+    unknown = sorted({letter for word in words for letter in word} - set(speller.letters))
     if not words or unknown:
-        letters = "".join(token for token in numbers if numbers[token] != space)
         raise ConfigError(
             f"recogniser.words: {phrase!r} has {', '.join(map(repr, unknown)) or 'no letters'}; "
-            f"this recogniser writes {letters}: spell it with those"
+            f"this recogniser writes {speller.letters}: spell it with those"
         )
-    between = [[numbers[letter] for letter in word] for word in words]
-    return [n for i, word in enumerate(between) for n in ([space] if i else []) + word]
+    between = [] if speller.space == NO_SPACE else [speller.space]
+    spelled = [speller.spell(word) for word in words]
+    return [n for i, word in enumerate(spelled) for n in (between if i else []) + word]

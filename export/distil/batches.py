@@ -6,6 +6,7 @@ batch is follows from the plan. Numpy only: a trainer's threads call :meth:`Batc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,15 @@ import numpy.typing as npt
 
 from edgevoice.errors import ExportError
 from edgevoice.export.distil import augment
-from edgevoice.export.distil.alphabet import Alphabet
+from edgevoice.export.distil.alphabet import Alphabet, least_frames
 from edgevoice.export.distil.augment import Augmentation
 from edgevoice.export.distil.fbank import FLOOR, HOP, fbank
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32
 
+FRAME_SAMPLES = 2 * HOP
+"""Of an output frame."""
 LONGEST_SAMPLES = 16 * SAMPLE_RATE_HZ
 _CANDIDATES = 128
 """Utterances drawn for a batch and sorted by length: neighbours need little padding."""
@@ -58,12 +61,15 @@ class Batches:
     """Draws batches.
 
     Args:
-        clips: The corpus; clips longer than :data:`LONGEST_SAMPLES` are left out, and those whose
-            text the alphabet does not cover.
+        clips: The corpus; clips longer than :data:`LONGEST_SAMPLES` are left out, those whose
+            text the alphabet does not cover, and those too short for CTC to write their text in.
         alphabet: Of the targets.
         batch_frames: Feature frames of a batch, padding included.
         seed: For all that is drawn.
         how: The augmentation.
+
+    Attributes:
+        left_out: How many clips are not drawn, by the reason.
     """
 
     def __init__(
@@ -77,14 +83,20 @@ class Batches:
     ) -> None:
         self._clips: list[Clip] = []
         self._texts: list[list[int]] = []
+        self.left_out: Counter[str] = Counter()
         for clip in clips:
             text = transcript(clip.line.text)
-            if clip.line.samples <= LONGEST_SAMPLES and text and alphabet.covers(text):
+            if why := _unfit(clip.line.samples, text, alphabet):
+                self.left_out[why] += 1
+            else:
                 self._clips.append(clip)
                 self._texts.append(alphabet.encode(text))
         if not self._clips:
-            raise ExportError("no utterance can be trained on: all are too long or without words")
-        self._space = alphabet.encode(" ")
+            raise ExportError(
+                "no utterance can be trained on: all are too long, too short for their words or "
+                "without words"
+            )
+        self._between = alphabet.between
         self._batch_samples = batch_frames * HOP
         self._seed = seed
         self._how = how
@@ -140,7 +152,16 @@ class Batches:
         for number, pause in zip(utterance.clips, utterance.pauses[1:], strict=True):
             samples = self._clips[number].samples().astype(np.float32) / np.float32(32768.0)
             parts += [samples, np.zeros(pause, np.float32)]
-            said += ([*self._space] if said else []) + self._texts[number]
+            said += (self._between if said else []) + self._texts[number]
         heard = augment.of_samples(np.concatenate(parts), self._how, random)
         features = np.maximum(fbank(heard), FLOOR)
         return augment.of_features(features, self._how, random), said
+
+
+def _unfit(samples: int, text: str, alphabet: Alphabet) -> str:
+    if samples > LONGEST_SAMPLES:
+        return f"longer than {LONGEST_SAMPLES / SAMPLE_RATE_HZ:g} s"
+    if not text or not alphabet.covers(text):
+        return "with other letters" if text else "without words"
+    frames = least_frames(alphabet.encode(text))
+    return "too short for its words" if frames * FRAME_SAMPLES > samples else ""

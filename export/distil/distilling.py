@@ -27,6 +27,7 @@ from edgevoice.export.distil import (
     shards,
     torch_side,
 )
+from edgevoice.export.distil.alphabet import Alphabet
 from edgevoice.export.distil.files import HEARD, WEIGHTS
 from edgevoice.export.distil.labels import DEFAULT_BOUNDS, Bounds, Labeller
 from edgevoice.export.distil.plan import FRAME_MS, Plan, Stage
@@ -55,11 +56,13 @@ class Request:
         believed: Of what they write.
         chunk_ms: What is decoded at once; a multiple of :data:`~.plan.FRAME_MS`.
         left_ms: What is seen before it.
+        letters: What it is to write; "" for what the transcripts have.
+        pieces: Of words, the blank counted, that it is to write; 0 for letters.
         frozen_steps: Of the new layers alone.
         steps: Of all layers.
         device: torch's name, "" for what there is.
         python: Interpreter with torch, "" for one made for it.
-        graph_texts: Texts that it learns words from, and their weights; none for letters alone.
+        graph_texts: Texts that it learns words from, and their weights; none for no lexicon.
         graph_words: List of words to know beside those of the texts; None for none.
     """
 
@@ -72,6 +75,7 @@ class Request:
     chunk_ms: float = 640.0
     left_ms: float = 3840.0
     letters: str = ""
+    pieces: int = 0
     new_layers: int = 1
     frozen_steps: int = 1200
     steps: int = 12_000
@@ -113,6 +117,7 @@ class Distiller:
             chunk=frames(request.chunk_ms),
             left=frames(request.left_ms),
             letters=request.letters,
+            pieces=request.pieces,
             new_layers=request.new_layers,
             stages=stages,
             batch_frames=request.batch_frames,
@@ -121,6 +126,7 @@ class Distiller:
         )
         with self.meter("prepare the training", None):
             prepared = preparing.prepare(wanted, request.work)
+        self.say(f"writes {Alphabet(prepared.plan.shape.tokens).summary()}")
         self.say(f"features fit: {100 * prepared.explained:.1f} % of the variance explained")
         arguments = [f"--speech={folder.resolve()}" for folder in speech]
         arguments += [f"--evaluate={f.name}={f.resolve()}" for f in judge]
@@ -144,7 +150,7 @@ class Distiller:
     def _pack(self, request: Request, made: Plan, speech: Sequence[Path]) -> Path:
         folder = request.work / PACK
         folder.mkdir(exist_ok=True)
-        # torch is compared with letters, which a lexicon would make words of.
+        # torch is compared with what is heard, which a lexicon would make words of.
         (folder / lexicon.FILE).unlink(missing_ok=True)
         with np.load(request.work / WEIGHTS) as stored:
             tensors = {name: stored[name] for name in stored.files}

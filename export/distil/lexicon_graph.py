@@ -1,29 +1,29 @@
-"""A word graph over letters: n-grams, their spellings, and a way out for unknown words.
+"""A word graph over letters or pieces: n-grams, their spellings, a way out for unknown words.
 
-Each history of the n-gram model is a root, from which its words go out as a tree of letters; behind
-a word's last letter the space leads to the root of the history that follows. A root falls back to
-that of the shorter history. Costs stand as early in a tree as they can, so that the search knows
-them early, and what is left of a spelling is shared by all trees. Owns the building; the format is
-:mod:`edgevoice.engines.lexicon`'s, which makes of it what sherpa-onnx reads.
+Each history of the n-gram model is a root, from which its words go out as a tree of tokens; behind
+a word's last letter the space leads to the root of the history that follows, behind its last piece
+nothing does. A root falls back to that of the shorter history. Costs stand as early in a tree as
+they can, so that the search knows them early, and what is left of a spelling is shared by all
+trees. Owns the building; the format is :mod:`edgevoice.engines.lexicon`'s, which makes of it what
+sherpa-onnx reads.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgevoice.engines.ctc_tokens import Speller
 from edgevoice.engines.lexicon import COSTS_PER_NAT, EPSILON, Lexicon
-from edgevoice.export.distil.alphabet import SPACE
 from edgevoice.export.distil.spelling import END, START, Spelling
 from edgevoice.export.distil.word_ngrams import START as SENTENCE_START
 from edgevoice.export.distil.word_ngrams import UNKNOWN, Ngrams
 
 Arc = tuple[int, int, int]
 """Label, cost, target."""
-Entry = tuple[bytes, int, int]
+Entry = tuple[tuple[int, ...], int, int]
 """A spelling in token numbers, its cost, and the root behind it."""
 
 
@@ -32,14 +32,14 @@ def build(model: Ngrams, spelling: Spelling | None, tokens: Sequence[str]) -> Le
 
     Args:
         model: Words are spelled with ``tokens``.
-        spelling: Of unknown words; None for none.
+        spelling: Of unknown words with the same tokens; None for none.
         tokens: The alphabet, its blank first.
     """
-    numbers = {token: number for number, token in enumerate(tokens)}
-    spelled = [bytes(numbers[letter] for letter in word) for word in model.words[2:]]
+    speller = Speller(tokens)
+    spelled = [tuple(speller.spell(word)) for word in model.words[2:]]
     histories = _Histories(model)
-    builder = _Builder(len(histories.roots), numbers[SPACE])
-    unknown = builder.spelling(spelling, numbers, histories.after((UNKNOWN,))) if spelling else -1
+    builder = _Builder(len(histories.roots), speller.space)
+    unknown = builder.spelling(spelling, histories.after((UNKNOWN,))) if spelling else -1
     roots = []
     for history in histories.roots:
         entries: list[Entry] = []
@@ -128,27 +128,28 @@ class _Builder:
         self._roots, self._space = roots, space
         self._nodes: list[tuple[Arc, ...]] = []
         self._number: dict[tuple[Arc, ...], int] = {}
-        self._tails: dict[tuple[bytes, int], int] = {}
+        self._tails: dict[tuple[tuple[int, ...], int], int] = {}
 
     def tree(self, entries: Sequence[Entry]) -> tuple[Arc, ...]:
         """Return the arcs of a root, of whose words ``entries`` are, sorted."""
         return self._grown(entries, 0, len(entries), 0)[0] if entries else ()
 
-    def spelling(self, model: Spelling, numbers: Mapping[str, int], root: int) -> int:
-        """Add the letters of unknown words; return the node that they begin at."""
+    def spelling(self, model: Spelling, root: int) -> int:
+        """Add the spelling of unknown words; return the node that they begin at."""
         first = self._roots + len(self._nodes)
         at = {context: first + number for number, context in enumerate(model.contexts)}
         for context in model.contexts:
             arcs = []
-            for letter, log_prob in model.log_probs[context].items():
-                if letter == END and not math.isinf(log_prob):
+            for token, log_prob in model.log_probs[context].items():
+                if token == END:
                     arcs.append((self._space, _cost(log_prob), root))
-                elif letter != END:
-                    arcs.append(
-                        (numbers[letter], _cost(log_prob), at[model.after(context, letter)])
-                    )
+                else:
+                    arcs.append((token, _cost(log_prob), at[model.after(context, token)]))
+            if context in model.back_off:
+                shorter, log_weight = model.back_off[context]
+                arcs.append((EPSILON, _cost(log_weight), at[shorter]))
             self._nodes.append(tuple(arcs))
-        return at[START]
+        return at[START,]
 
     def finish(self, roots: Sequence[tuple[Arc, ...]]) -> Lexicon:
         """Return the graph."""
@@ -190,7 +191,7 @@ class _Builder:
         least = min(cost for _, cost, _ in found) if depth else 0
         return tuple((label, cost - least, target) for label, cost, target in found), least
 
-    def _tail(self, spelled: bytes, root: int) -> int:
+    def _tail(self, spelled: tuple[int, ...], root: int) -> int:
         key = (spelled, root)
         node = self._tails.get(key)
         if node is None:

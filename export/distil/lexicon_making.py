@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgevoice.engines import ctc_topology, lexicon
+from edgevoice.engines.ctc_tokens import BLANK, SPACE, Speller
 from edgevoice.engines.lexicon import Lexicon, Scales
 from edgevoice.errors import EXIT_OK, ConfigError, EdgevoiceError
 from edgevoice.export.distil import graph_text, lexicon_graph, spelling, word_ngrams
-from edgevoice.export.distil.alphabet import BLANK, SPACE
 from edgevoice.export.families.pack_layout import TOKENS
 
 REQUESTS = "requests"
@@ -95,11 +95,16 @@ def make(request: Request, tokens: Sequence[str]) -> Made:
     Raises:
         ConfigError: A text cannot be read, or too little of it can be written with ``tokens``.
     """
-    if tokens[0] != BLANK or SPACE not in tokens:
+    if tokens[0] != BLANK or not any(token.startswith(SPACE) for token in tokens):
         raise ConfigError(
             f"tokens {', '.join(tokens[:4])}...: {BLANK} must be first, {SPACE} there"
         )
-    letters = "".join(token for token in tokens if token not in (BLANK, SPACE))
+    if SPACE in tokens and any(len(token) > 1 and token.startswith(SPACE) for token in tokens):
+        raise ConfigError(
+            f"tokens with {SPACE} alone and pieces that begin with it: in which order letters are "
+            "joined to these nobody says; take a pack of `edgevoice export distil`"
+        )
+    letters = Speller(tokens).letters
     texts = [
         graph_text.requests(_REQUESTS, 1, weight)
         if name == REQUESTS
@@ -117,7 +122,7 @@ def make(request: Request, tokens: Sequence[str]) -> Made:
     unknown = None
     if request.contexts:
         # Unknown words are spelled like the rarer half of those that are known.
-        unknown = spelling.learn(words[len(words) // 2 :], letters, request.contexts)
+        unknown = spelling.learn(words[len(words) // 2 :], tokens, request.contexts)
     built = lexicon_graph.build(model, unknown, tokens)
     sizes = [len(order.keys) for order in model.orders]
     return Made(replace(built, scales=request.scales), len(words) - 2, sizes[1], sizes[2])

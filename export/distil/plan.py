@@ -29,7 +29,7 @@ class Shape:
         positions: Frames until Whisper's positions begin again.
         chunk: Output frames that are decoded at once.
         left: Output frames before the chunk that it sees; a multiple of ``chunk``.
-        tokens: The alphabet, in the order of the scores.
+        tokens: The alphabet (letters, or pieces of words), in the order of the scores.
     """
 
     width: int

@@ -39,6 +39,7 @@ def lines(request: Request) -> list[str]:
         f"encoder    {sizes.n_audio_layer} layers of {sizes.n_audio_state}, "
         f"{request.new_layers} new, {parameters / 1e6:.1f} million weights",
         f"decoding   {request.chunk_ms:g} ms at once, {request.left_ms:g} ms of context",
+        f"writes     {f'{request.pieces} pieces of words' if request.pieces else 'characters'}",
     ]
     for stage in stages:
         said.append(f"{stage.name:<10} {stage.steps} steps, {stage.steps * heard:.0f} h heard")

@@ -66,6 +66,9 @@ def main() -> int:
                 seed=made.seed,
                 how=Augmentation(),
             )
+            if batches.left_out:
+                reasons = (f"{count} {why}" for why, count in batches.left_out.most_common())
+                print(f"not trained on: {', '.join(reasons)}", flush=True)
             trainer = Trainer(chosen.work, made, batches, spoken.held_out, settings)
             reread = time.monotonic() + chosen.reread_s
             if trainer.run(reread, asked_to_stop):

@@ -154,7 +154,7 @@ class Trainer:
             lengths,
             target_lengths,
             reduction="none",
-            zero_infinity=True,  # said faster than a letter a frame
+            zero_infinity=True,  # said faster than a token a frame
         )
         if stage is self._plan.stages[0] and at >= stage.steps // 2:
             for names, found in zip(batch.names, (losses / target_lengths).tolist(), strict=True):
