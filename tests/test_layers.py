@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("audio", "engines", "turns", "history", "latency", "workers", "protocols"),
         *("exchanges", "outbox", "weights", "questions"),
-        *("phrases", "completeness", "echo_words"),
+        *("phrases", "as_written", "completeness", "echo_words"),
         *("turn_rules", "turn_state", "overlap", "barge_in", "speculation", "resuming"),
         *("spoken_answer", "leading_silence", "loudness", "waning", "load_policy"),
     ),
