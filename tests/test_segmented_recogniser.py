@@ -23,7 +23,7 @@ from edgevoice.errors import ArtifactError, ConfigError
 from edgevoice.frames import Float32
 from edgevoice.manifest import ArtifactFile, Manifest
 from edgevoice.settings import RecogniserSettings
-from edgevoice.stages import RecogniserModel, Transcript
+from edgevoice.stages import Expected, RecogniserModel, Transcript
 
 SETTINGS = RecogniserSettings(threads=1)
 QUESTION = "What is the capital of France?"
@@ -41,9 +41,11 @@ class Counted:
         self._decoder = decoder
         self.decodes = 0
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         self.decodes += 1
-        return self._decoder.decode(samples, draft)
+        return self._decoder.decode(samples, draft, expected)
 
 
 @pytest.fixture
@@ -136,7 +138,9 @@ class StopsEarly:
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
 
-    def decode(self, samples: Float32, draft: Sequence[int] = ()) -> Written:
+    def decode(
+        self, samples: Float32, draft: Sequence[int] = (), expected: Expected = "turn"
+    ) -> Written:
         return Written(self._texts.pop(0))
 
 
