@@ -309,6 +309,10 @@ def test_the_command(
     (tmp_path / "tokens.txt").write_text("".join(f"{t} {n}\n" for n, t in enumerate(tokens)))
     assert lexicon_making.main(arguments) == 0
     assert "MB unpacked" in capsys.readouterr().out
+    usual = lexicon.read(tmp_path / lexicon.FILE).scales
+    assert usual == Scales(blank=2.0 if "▁" in tokens else 3.0)
+    assert lexicon_making.main([*arguments, "--word-cost", "0"]) == 0
+    assert lexicon.read(tmp_path / lexicon.FILE).scales == replace(usual, word=0.0)
     assert lexicon.read(tmp_path / lexicon.FILE).nodes > 50
     foreign = "<blk> 0\n▁ 1\n▁th 2\ne 3\n"
     for content, message in ((foreign, "with ▁ alone and pieces"), ("a 0\n", "must be first")):
