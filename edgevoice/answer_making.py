@@ -54,11 +54,11 @@ class Draft:
     """The user's turn as another recogniser hears it.
 
     Attributes:
-        below: Its words are weighed where the turn's own end with less probability than this.
+        wanted: Whether its words are to be weighed, by the probability that the turn's own end so.
         ask: Calls back with them, "" for none, on whatever thread.
     """
 
-    below: float
+    wanted: Callable[[float], bool]
     ask: Callable[[Callable[[str], None]], None]
 
 
@@ -239,14 +239,11 @@ class AnswerMaker:
         if fitted.dropped_turns:
             self._on_forgotten(fitted.dropped_turns)
         ending, read_ahead = self._ending(fitted.messages, answer.cancelled.is_set)
-        doubtful = draft is not None and ending is not None and ending < draft.below
+        doubtful = draft is not None and ending is not None and draft.wanted(ending)
         self._post(TextJudged(self._now_ms(), answer.number, ending, more=doubtful))
         if draft is None or not doubtful:
             self._read_and_write(answer, fitted.messages, read_ahead)
             return
-
-        def heard(words: str) -> None:
-            self._for(answer, lambda: again(words))
 
         def again(words: str) -> None:
             drafted, more = None, 0
@@ -257,7 +254,7 @@ class AnswerMaker:
             self._read_and_write(answer, fitted.messages, read_ahead + more)
 
         # The answer waits for its turn meanwhile: nobody answers at once what may go on.
-        draft.ask(heard)
+        draft.ask(lambda words: self._for(answer, lambda: again(words)))
 
     def _read_and_write(
         self, answer: SpokenAnswer, messages: list[Message], read_ahead: int

@@ -1,8 +1,7 @@
 """What a streaming recogniser heard, as a sentence begins on paper. Pure.
 
-Such recognisers write lower case without marks. A language model that has read "What is the" need
-not read it again where the recogniser of whole utterances writes "What is the capital of France?",
-and it thinks more of the end of a sentence that begins like one.
+Such recognisers write lower case without marks. A language model thinks more of the end of a
+sentence that begins like one.
 """
 
 from __future__ import annotations

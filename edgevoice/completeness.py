@@ -128,32 +128,13 @@ def combine(sound: float | None, text: float, trust_in_sound: float = 1.0) -> fl
     return 1.0 / (1.0 + math.exp(-(trust_in_sound * _logit(bounded) + _logit(text))))
 
 
-def doubtful_below(
-    text: str, phrases: Phrases, threshold: float, trust_in_sound: float = 1.0
-) -> float:
-    """Return the ending from which ``text`` is whole with ``threshold``, however it sounds.
+def settled(text: float, threshold: float) -> bool:
+    """Whether words as complete as ``text`` end a turn with ``threshold``, however it sounds.
 
-    1.0 where no ending is enough.
-
-    >>> from edgevoice.phrases import load
-    >>> round(doubtful_below("What is the capital of France?", load("en"), 0.7, 0.3), 3)
-    0.039
+    >>> settled(0.86, 0.7), settled(0.84, 0.7)
+    (True, False)
     """
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2.0
-        enough = least(model_completeness(middle, text, phrases), trust_in_sound) >= threshold
-        low, high = (low, middle) if enough else (middle, high)
-    return high
-
-
-def least(text: float, trust_in_sound: float = 1.0) -> float:
-    """Return what :func:`combine` makes of ``text`` with the sound that speaks most against it.
-
-    >>> round(least(0.9, 0.3), 3)
-    0.788
-    """
-    return combine(0.0, text, trust_in_sound)
+    return combine(0.0, text, TRUST_IN_SOUND) >= threshold
 
 
 def _logit(probability: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from edgevoice.answer_making import Draft
 from edgevoice.answering import Answerer
 from edgevoice.as_written import as_written
+from edgevoice.completeness import model_completeness, settled
 from edgevoice.events import (
     Action,
     Announce,
@@ -170,17 +171,21 @@ class Conductor:
             self._reciting = wanted.answer
             self._answerer.recite(wanted.answer, rest)
             return
-        ask = self._listener.draft_later()
-
-        def ask_whole(take: Callable[[str], None]) -> None:
-            def heard(words: str) -> None:
-                written = as_written(f"{wanted.carried} {words}".strip(), self._phrases.language)
-                take(written if words else "")
-
-            ask(heard)
-
-        draft = Draft(wanted.doubtful_below, ask_whole)
+        draft = self._draft(wanted.text, wanted.carried, wanted.settled_from)
         self._answerer.prepare(wanted.answer, self._history.messages(wanted.text), draft)
+
+    def _draft(self, text: str, carried: str, settled_from: float | None) -> Draft | None:
+        if settled_from is None:
+            return None
+        ask, phrases = self._listener.draft_later(), self._phrases
+
+        def leaves_doubt(ending: float) -> bool:
+            return not settled(model_completeness(ending, text, phrases), settled_from)
+
+        def whole(words: str) -> str:
+            return as_written(f"{carried} {words}".strip(), phrases.language) if words else ""
+
+        return Draft(leaves_doubt, lambda take: ask(lambda words: take(whole(words))))
 
     def _release(self, answer: int, text: str, now_ms: float) -> None:
         self._turns += 1

@@ -255,14 +255,14 @@ class PrepareAnswer:
     It replaces an earlier answer that was prepared and not released.
 
     Attributes:
-        doubtful_below: Where ``text`` ends with less probability than this to the language model,
-            its word on what another pass heard is wanted too.
+        settled_from: Where ``text`` alone does not end the turn with this probability, the language
+            model's word on what another pass heard is wanted too; None: it is not.
         carried: Words of ``text`` that were said before the newest utterance.
     """
 
     answer: int
     text: str
-    doubtful_below: float = 0.0
+    settled_from: float | None = None
     carried: str = ""
 
 

@@ -28,9 +28,8 @@ from edgevoice.barge_in import answering
 from edgevoice.completeness import (
     TRUST_IN_SOUND,
     combine,
-    doubtful_below,
-    least,
     model_completeness,
+    settled,
     text_completeness,
 )
 from edgevoice.events import (
@@ -174,13 +173,12 @@ def _close(state: TurnState, actions: list[Action]) -> Step:
 
 
 def _weighed(state: TurnState, event: TextJudged) -> TurnState:
-    weighs = event.probability is not None
     return replace(
         state,
         ending=event.probability,
         draft_ending=event.draft_probability,
         weighed=not event.more,
-        weighs=weighs,
+        weighs=event.probability is not None,
     )
 
 
@@ -205,7 +203,7 @@ def _weighed_words(state: TurnState, rules: Rules) -> float | None:
 def _words_suffice(state: TurnState, rules: Rules) -> bool:
     """Whether the turn is surely over by its words, however it may sound."""
     text = _weighed_words(state, rules)
-    return text is not None and least(text, TRUST_IN_SOUND) >= rules.end_of_turn_threshold
+    return text is not None and settled(text, rules.end_of_turn_threshold)
 
 
 def _probability(state: TurnState, rules: Rules) -> float | None:
@@ -284,9 +282,7 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
 def _preparation(state: TurnState, text: str, rules: Rules) -> PrepareAnswer:
     if len(words(text)) < _TELLING_WORDS:
         return PrepareAnswer(state.answer, text)
-    threshold = rules.end_of_turn_threshold
-    below = doubtful_below(text, rules.phrases, threshold, TRUST_IN_SOUND)
-    return PrepareAnswer(state.answer, text, below, state.carried)
+    return PrepareAnswer(state.answer, text, rules.end_of_turn_threshold, state.carried)
 
 
 def _prepare(state: TurnState) -> TurnState:

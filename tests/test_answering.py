@@ -302,7 +302,7 @@ def test_words_that_are_answered_at_once_are_judged_while_they_are_read(bench: B
 
 def test_where_the_words_leave_doubt_what_another_pass_heard_is_weighed_too(bench: Bench) -> None:
     asked: list[Callable[[str], None]] = []
-    bench.answerer.prepare(1, ASK, Draft(0.5, asked.append))
+    bench.answerer.prepare(1, ASK, Draft(lambda ending: ending < 0.5, asked.append))
     bench.wait(lambda: bool(asked) and bench.answerer.idle)
     assert bench.seen(TextJudged) == [TextJudged(0.0, 1, 0.4, more=True)]
     assert bench.model.asked == [], "the answer waits for the other words"
@@ -316,21 +316,23 @@ def test_where_the_words_leave_doubt_what_another_pass_heard_is_weighed_too(benc
 
 
 def test_where_no_other_pass_heard_words_the_answer_is_made(bench: Bench) -> None:
-    bench.answerer.prepare(1, ASK, Draft(0.5, lambda take: take("")))
+    bench.answerer.prepare(1, ASK, Draft(lambda ending: ending < 0.5, lambda take: take("")))
     bench.wait(lambda: bool(bench.model.asked))
     assert bench.seen(TextJudged)[-1] == TextJudged(0.0, 1, 0.4)
     assert bench.model.judged == [ASK]
 
 
 def test_words_that_leave_no_doubt_need_no_other_pass(bench: Bench) -> None:
-    bench.answerer.prepare(1, ASK, Draft(0.3, lambda take: pytest.fail("it was asked")))
+    bench.answerer.prepare(
+        1, ASK, Draft(lambda ending: ending < 0.3, lambda take: pytest.fail("it was asked"))
+    )
     bench.wait(lambda: bool(bench.model.asked))
     assert bench.seen(TextJudged) == [TextJudged(0.0, 1, 0.4)]
 
 
 def test_an_answer_that_is_dropped_while_another_pass_is_asked_is_not_made(bench: Bench) -> None:
     asked: list[Callable[[str], None]] = []
-    bench.answerer.prepare(1, ASK, Draft(0.5, asked.append))
+    bench.answerer.prepare(1, ASK, Draft(lambda ending: ending < 0.5, asked.append))
     bench.wait(lambda: bool(asked))
     bench.answerer.stop(1)
     asked[0]("Why is the sky blew")

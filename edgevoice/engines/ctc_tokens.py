@@ -10,7 +10,8 @@ which they were learned. Owns the spelling; which tokens there are is the export
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+
+from edgevoice.engines import byte_pairs
 
 BLANK, SPACE = "<blk>", "▁"
 NO_SPACE = 0
@@ -39,21 +40,7 @@ class Speller:
         self.letters = "".join(t for t in self._numbers if len(t) == 1 and t != SPACE)
 
     def spell(self, word: str) -> list[int]:
-        """Return the numbers of the tokens of ``word``, which has letters, all of them ours.
-
-        Byte-pair encoding (Sennrich, Haddow and Birch 2016): of all neighbours that make a piece,
-        those whose piece was learned first are joined, until none make one.
-        """
+        """Return the numbers of the tokens of ``word``, which has letters, all of them ours."""
         if self.space != NO_SPACE:
             return [self._numbers[letter] for letter in word]
-        parts = [SPACE + word[0], *word[1:]]
-        unknown = len(self._numbers)
-        while len(parts) > 1:
-            joined = [before + after for before, after in pairwise(parts)]
-            numbers = [self._numbers.get(piece, unknown) for piece in joined]
-            first = min(numbers)
-            if first == unknown:
-                break
-            at = numbers.index(first)
-            parts[at : at + 2] = [joined[at]]
-        return [self._numbers[part] for part in parts]
+        return byte_pairs.join([SPACE + word[0], *word[1:]], self._numbers)

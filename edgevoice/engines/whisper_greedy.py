@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgevoice import manifest as manifests
+from edgevoice.engines import byte_pairs
 from edgevoice.engines.artifact_files import onnx_file, plain_file
 from edgevoice.engines.ort import open_session
 from edgevoice.engines.utterance_decoder import Written
@@ -124,17 +125,15 @@ class GreedyWhisper:
         caches: list[Any] = [self._empty, self._empty]
         prompt = self._prompts.get(expected)
         if prompt is not None:
-            before = (np.array([prompt]), *caches, cross_k, cross_v, np.array([0]))
-            fed = dict(zip(self._names, before, strict=True))
             # The logits are not asked for: they would take as long as the rest.
+            fed = self._fed(prompt, caches, cross_k, cross_v, 0)
             caches, offset = self._session.run(self._caches, fed), len(prompt)
         found: list[int] = []
         ahead = list(draft[:most]) if self._takes_drafts else []
         guessed = ahead
         while len(found) < most:
-            read = np.array([[*known, *guessed]])
-            given = (read, *caches, cross_k, cross_v, np.array([offset]))
-            logits, *caches = self._session.run(None, dict(zip(self._names, given, strict=True)))
+            fed = self._fed([*known, *guessed], caches, cross_k, cross_v, offset)
+            logits, *caches = self._session.run(None, fed)
             # What follows the last known token, and each guessed one behind it.
             chosen = logits[0, -1 - len(guessed) :].argmax(axis=-1).tolist()
             right = _agreeing(guessed, chosen)
@@ -171,15 +170,22 @@ class GreedyWhisper:
                 f"artifact {self._name!r} cannot say how sure it is of its words; pull or export "
                 "it again"
             )
-        read = np.array([[*self._first, *tokens]])
-        given = (read, self._empty, self._empty, cross_k, cross_v, np.array([0]))
-        logits = self._session.run(None, dict(zip(self._names, given, strict=True)))[0]
+        read = [*self._first, *tokens]
+        fed = self._fed(read, [self._empty, self._empty], cross_k, cross_v, 0)
+        logits = self._session.run(None, fed)[0]
         wanted = [*tokens, self._end]
         # What follows the last of the prompt, and each token.
         scores = logits[0, -len(wanted) :].astype(np.float64)
         highest = scores.max(axis=-1, keepdims=True)
         totals = highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=-1))
         return float(np.mean(scores[np.arange(len(wanted)), wanted] - totals))
+
+    def _fed(
+        self, tokens: Sequence[int], caches: Sequence[Any], cross_k: Any, cross_v: Any, offset: int
+    ) -> dict[str, Any]:
+        """Return the inputs of one step: ``tokens`` are read behind ``offset`` others."""
+        given = (np.array([tokens]), *caches, cross_k, cross_v, np.array([offset]))
+        return dict(zip(self._names, given, strict=True))
 
 
 def _agreeing(guessed: Sequence[int], chosen: Sequence[int]) -> int:
@@ -203,23 +209,15 @@ def _pieces(path: Path) -> dict[int, bytes]:
 
 
 def _tokenised(text: str, pieces: Mapping[int, bytes]) -> list[int]:
-    """Return the tokens of ``text``: byte pairs are joined in the order of their tokens.
+    """Return the tokens of ``text``.
 
-    That is GPT-2's byte-pair encoding, whose vocabulary is numbered in the order of its merges.
-    Words are taken apart at spaces and marks, which is its rule for text without digits or
-    contractions.
+    GPT-2's vocabulary is numbered in the order in which its pieces were learned. Words are taken
+    apart at spaces and marks, which is its rule for text without digits or contractions.
     """
     ranks = {piece: token for token, piece in pieces.items()}
-    found: list[int] = []
-    for unit in _UNITS.findall(text):
-        parts = [bytes([byte]) for byte in unit.encode()]
-        while len(parts) > 1:
-            pairs = [
-                (ranks.get(parts[i] + parts[i + 1], len(ranks)), i) for i in range(len(parts) - 1)
-            ]
-            rank, i = min(pairs)
-            if rank == len(ranks):
-                break
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        found += [ranks[part] for part in parts]
-    return found
+    units = _UNITS.findall(text)
+    return [
+        token
+        for unit in units
+        for token in byte_pairs.join([bytes([byte]) for byte in unit.encode()], ranks)
+    ]

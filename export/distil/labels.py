@@ -95,7 +95,7 @@ class Labeller:
         bounds: What is believed.
 
     Raises:
-        ConfigError: There is none, or there are more than two, or a bound is impossible.
+        ConfigError: There is none, or there are more than two.
     """
 
     def __init__(self, models: Sequence[RecogniserModel], bounds: Bounds) -> None:
