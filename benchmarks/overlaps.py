@@ -244,26 +244,25 @@ def _whole(call: Call, resumed: Note) -> bool | None:
 
 
 def _says_again(earlier: Sequence[Chunk], later: Sequence[Chunk]) -> bool | None:
-    before = np.concatenate([c.samples for c in earlier])[-3 * SAMPLE_RATE_HZ :].astype(np.float64)
-    behind = np.concatenate([c.samples for c in later]).astype(np.float64)
-    size = ms_to_samples(60)
-    if before.size < size:
+    """Say whether the last that was heard comes again in what follows; None: it was too quiet.
+
+    The last 5 ms are a ramp to silence, and the turning down before the hold is one. What lies
+    between them is compared in pieces, whatever its loudness: the voice's own noise tells too.
+    """
+    before = np.concatenate([c.samples for c in earlier])[-SAMPLE_RATE_HZ:].astype(np.float64)
+    behind = np.concatenate([c.samples for c in later])[: 3 * SAMPLE_RATE_HZ].astype(np.float64)
+    size = ms_to_samples(20)
+    if min(before.size, behind.size) < 4 * size:
         return None
-    energies = np.convolve(before**2, np.ones(size), "valid")
+    energies = np.convolve(behind**2, np.ones(size), "valid")
     found: bool | None = None
-    place, likely = 0, False
-    # The voice is turned down within the word that is said again, and cut where that was: one piece
-    # of it that is alike is enough, or two in a row that lie where they should and are rather so.
-    for begin in range(0, ms_to_samples(300), ms_to_samples(30)):
-        part = behind[begin : begin + size]
-        if part.size == size and np.abs(part).max() >= 50:
-            products = np.correlate(before, part, "valid")
-            likeness = products / np.sqrt(np.maximum(energies, 1.0) * (part**2).sum())
-            found_at = int(likeness.argmax()) - begin
-            rather = bool(likeness.max() > 0.6)
-            if likeness.max() > 0.95 or (likely and rather and abs(found_at - place) < 16):
+    for end in range(ms_to_samples(5), ms_to_samples(60), ms_to_samples(5)):
+        part = before[before.size - end - size : before.size - end]
+        if np.abs(part).max() >= 15:
+            products = np.correlate(behind, part, "valid")
+            likeness = products / np.sqrt(np.maximum(energies, size) * (part**2).sum())
+            if likeness.max() > 0.95:
                 return True
-            place, likely = found_at, rather
             found = False
     return found
 
