@@ -7,6 +7,7 @@ sound. What a probability means in milliseconds is :mod:`edgevoice.turn_rules`' 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from edgevoice.phrases import Phrases, ends_with, words
 
@@ -22,20 +23,12 @@ recogniser heard. What Whisper garbles looks unfinished to a language model: thr
 turns get less than 0.2."""
 
 _TRUST_IN_WORDS = 0.7
-TRUST_IN_SOUND = 0.3
-"""Of the odds, where a language model has judged the words. Fitted to 102 whole and 92 cut
-utterances of flite and of readers: the words told the one from the other with an area under the
-curve of 0.85, the sound of 0.53. Cutting takes away what hesitation sounds like, so live speech
-may deserve more than 0.3."""
+"""Of the odds, where a language model has judged the words."""
 
-_LENGTH = 2.0
 _EVEN_WORDS, _FEWEST_WORDS, _MOST_WORDS = 5, 4, 12
-"""The log odds grow by so much with the logarithm of the number of words: who pauses in mid-turn
-has mostly said little. Of 180 whole and 342 cut utterances of flite, and 39 and 78 of LJ Speech,
-the words alone told one from the other with an area under the curve of 0.94 and 0.80; with their
-number it is 0.96 and 0.85. Bounded below, for the sake of short commands."""
+"""The log odds grow with the logarithm of the number of words: who pauses in mid-turn has mostly
+said little. Bounded below, for the sake of short commands."""
 
-_QUESTION_MARK = 1.5
 _LEXICALLY_CUT = -2.0
 _LEXICALLY_DOUBTFUL = -1.5
 """Added to the log odds of the words. Whisper gives a question mark to nearly all whole questions,
@@ -51,9 +44,33 @@ _MARKS = " .?!\"'"
 
 _WORDS_BOUND = 0.98
 
-_SOUND_BOUND = 0.95
-"""The sound alone is never surer than this: Smart Turn says 0.99 to many a "and the" that is
-spoken with a falling voice, and the words must be able to outweigh that."""
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Who judges the sound, and what words are worth beside that.
+
+    Attributes:
+        trust: Of the sound's odds, where a language model has judged the words.
+        bound: The sound alone is never surer than this: the words must be able to outweigh it.
+        length: The log odds of the words grow by so much with the logarithm of their number.
+        question_mark: Added to them for one.
+    """
+
+    trust: float
+    bound: float
+    length: float
+    question_mark: float
+
+
+SOUND = Witness(trust=0.3, bound=0.95, length=2.0, question_mark=1.5)
+"""Smart Turn, which says 0.99 to many a "and the" that is spoken with a falling voice. Of 180 whole
+and 342 cut utterances of flite, and 39 and 78 of LJ Speech, it tells one from the other with an
+area under the curve of 0.58 and 0.64, the words with 0.94 and 0.80, the words and their number with
+0.96 and 0.85."""
+
+HEARING = Witness(trust=0.7, bound=0.98, length=0.0, question_mark=2.2)
+"""What the recogniser's encoder heard (:mod:`edgevoice.engines.heard_ending`), which tells how much
+has been said as well: 0.92 and 0.94 of the same utterances, 0.97 and 0.92 with the words."""
 
 
 def text_completeness(text: str, phrases: Phrases) -> float:
@@ -83,7 +100,11 @@ def text_completeness(text: str, phrases: Phrases) -> float:
 
 
 def model_completeness(
-    ending: float, text: str, phrases: Phrases, draft_ending: float | None = None
+    ending: float,
+    text: str,
+    phrases: Phrases,
+    draft_ending: float | None = None,
+    witness: Witness = SOUND,
 ) -> float:
     """Return the probability that a turn is whole, from the language model's of its ending.
 
@@ -106,35 +127,43 @@ def model_completeness(
     best = _logit(min(max(likelier, 1e-6), 1.0 - 1e-6))
     odds = _TRUST_IN_WORDS * (best - _logit(_EVEN_ENDING))
     length = min(max(len(words(text)), _FEWEST_WORDS), _MOST_WORDS)
-    odds += _LENGTH * math.log(length / _EVEN_WORDS)
+    odds += witness.length * math.log(length / _EVEN_WORDS)
     marked = text_completeness(text, phrases)
     lexical = min(marked, text_completeness(text.rstrip(_MARKS), phrases))
     if lexical < NEUTRAL:
         odds += _LEXICALLY_CUT if lexical < SELDOM_LAST else _LEXICALLY_DOUBTFUL
     elif marked == ASKED and best >= _logit(_MARK_COUNTS_FROM):
-        odds += _QUESTION_MARK
+        odds += witness.question_mark
     return min(max(1.0 / (1.0 + math.exp(-odds)), 1.0 - _WORDS_BOUND), _WORDS_BOUND)
 
 
-def combine(sound: float | None, text: float, trust_in_sound: float = 1.0) -> float:
+def combine(
+    sound: float | None, text: float, trust_in_sound: float = 1.0, bound: float = SOUND.bound
+) -> float:
     """Return one probability that the turn is over: two independent witnesses, even prior.
+
+    The sound is never surer than ``bound``.
 
     >>> round(combine(0.9, 0.5), 3), round(combine(None, 0.3), 3)
     (0.9, 0.3)
     """
     if sound is None:
         return text
-    bounded = min(max(sound, 1.0 - _SOUND_BOUND), _SOUND_BOUND)
+    bounded = min(max(sound, 1.0 - bound), bound)
     return 1.0 / (1.0 + math.exp(-(trust_in_sound * _logit(bounded) + _logit(text))))
 
 
-def settled(text: float, threshold: float) -> bool:
-    """Whether words as complete as ``text`` end a turn with ``threshold``, however it sounds.
+def words_needed(sound: float | None, threshold: float, witness: Witness) -> float:
+    """Return how complete words must be to end a turn with ``threshold``.
 
-    >>> settled(0.86, 0.7), settled(0.84, 0.7)
-    (True, False)
+    ``sound`` is what :func:`combine` takes; None: however it sounds.
+
+    >>> round(words_needed(None, 0.7, SOUND), 3), round(words_needed(0.5, 0.7, SOUND), 3)
+    (0.849, 0.7)
     """
-    return combine(0.0, text, TRUST_IN_SOUND) >= threshold
+    bounded = min(max(0.0 if sound is None else sound, 1.0 - witness.bound), witness.bound)
+    odds = _logit(min(max(threshold, 1e-6), 1.0 - 1e-6)) - witness.trust * _logit(bounded)
+    return 1.0 / (1.0 + math.exp(-odds))
 
 
 def _logit(probability: float) -> float:

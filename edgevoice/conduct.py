@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edgevoice.answer_making import Draft
 from edgevoice.answering import Answerer
 from edgevoice.as_written import as_written
-from edgevoice.completeness import model_completeness, settled
+from edgevoice.completeness import model_completeness
 from edgevoice.events import (
     Action,
     Announce,
@@ -171,21 +171,24 @@ class Conductor:
             self._reciting = wanted.answer
             self._answerer.recite(wanted.answer, rest)
             return
-        draft = self._draft(wanted.text, wanted.carried, wanted.settled_from)
+        draft = self._draft(wanted)
         self._answerer.prepare(wanted.answer, self._history.messages(wanted.text), draft)
 
-    def _draft(self, text: str, carried: str, settled_from: float | None) -> Draft | None:
-        if settled_from is None:
+    def _draft(self, wanted: PrepareAnswer) -> Draft | None:
+        sure_from = wanted.sure_from
+        if sure_from is None:
             return None
         ask, phrases = self._listener.draft_later(), self._phrases
 
         def leaves_doubt(ending: float) -> bool:
-            return not settled(model_completeness(ending, text, phrases), settled_from)
+            whole = model_completeness(ending, wanted.text, phrases, None, wanted.witness)
+            return whole < sure_from
 
-        def whole(words: str) -> str:
-            return as_written(f"{carried} {words}".strip(), phrases.language) if words else ""
+        def written(words: str) -> str:
+            said = f"{wanted.carried} {words}".strip() if words else ""
+            return as_written(said, phrases.language)
 
-        return Draft(leaves_doubt, lambda take: ask(lambda words: take(whole(words))))
+        return Draft(leaves_doubt, lambda take: ask(lambda words: take(written(words))))
 
     def _release(self, answer: int, text: str, now_ms: float) -> None:
         self._turns += 1

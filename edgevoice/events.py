@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from edgevoice.completeness import SOUND, Witness
+
 HeardBy: TypeAlias = Literal["", "first", "second"]
 """Which of two passes a text is of; "" where one recogniser hears alone."""
 
@@ -98,6 +100,8 @@ class PauseTranscribed:
         said: What the agent said in the seconds before, "" if it was silent.
         wasted_share: Share (0 to 1) of the work made ahead in this session that was for nothing.
         heard_by: Of two passes, which one's text it is.
+        ending: The recogniser's own probability that the turn ends here, by its sound; None where
+            it cannot say.
     """
 
     at_ms: float
@@ -106,6 +110,7 @@ class PauseTranscribed:
     said: str = ""
     wasted_share: float = 0.0
     heard_by: HeardBy = ""
+    ending: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +260,16 @@ class PrepareAnswer:
     It replaces an earlier answer that was prepared and not released.
 
     Attributes:
-        settled_from: Where ``text`` alone does not end the turn with this probability, the language
-            model's word on what another pass heard is wanted too; None: it is not.
+        sure_from: Where the words are less likely whole than this, the language model's word on
+            what another pass heard is wanted too; None: it is not.
+        witness: Who judges the sound beside the words.
         carried: Words of ``text`` that were said before the newest utterance.
     """
 
     answer: int
     text: str
-    settled_from: float | None = None
+    sure_from: float | None = None
+    witness: Witness = SOUND
     carried: str = ""
 
 

@@ -325,7 +325,15 @@ class Listener:
                 heard = self._conclude()
         finally:
             # Also after a failure: the turn waits for this word and must not wait for ever.
-            self._post(PauseTranscribed(self._now_ms(), pause, heard.text, heard_by=heard.heard_by))
+            self._post(
+                PauseTranscribed(
+                    self._now_ms(),
+                    pause,
+                    heard.text,
+                    heard_by=heard.heard_by,
+                    ending=heard.ending,
+                )
+            )
 
     def _draft(self, voiced: int, take: Callable[[str], None]) -> None:
         heard = None

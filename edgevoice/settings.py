@@ -112,6 +112,11 @@ class RecogniserSettings:
         low=100,
         high=10000,
     )
+    judges_endings: bool = setting(
+        True,
+        "let `model` judge from its own hearing whether a turn is over, where it can: "
+        "whisper-tiny.en; [end_of_turn] model is asked where it cannot",
+    )
     max_utterance_s: float = setting(
         28.0, "a longer utterance is closed and taken as it is", low=2, high=28
     )
@@ -148,7 +153,7 @@ class EndOfTurnSettings:
     providers: tuple[str, ...] = setting(("cpu",), _PROVIDERS_DOC, choices=_PROVIDERS)
     provider_required: bool = setting(False, _REQUIRED_DOC)
     threshold: float = setting(
-        0.7,
+        0.8,
         "probability from which a turn surely is finished; the wait is longer below it",
         low=0.0,
         high=1.0,
@@ -226,7 +231,7 @@ class TurnSettings:
         150.0, "silence after a turn that is surely over", low=100, high=3000
     )
     likely_wait_ms: float = setting(
-        500.0, "silence after a turn that is likely over", low=100, high=5000
+        550.0, "silence after a turn that is likely over", low=100, high=5000
     )
     incomplete_wait_ms: float = setting(
         2000.0, "silence after a turn that surely is not", low=100, high=10000

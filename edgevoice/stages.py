@@ -174,6 +174,8 @@ class Transcript:
         audio_ms: How much audio since the last reset the text covers.
         heard_by: The pass that heard it.
         trouble: Why the second pass had no part in it, "" where nothing went wrong.
+        ending: Probability that the turn ends here, judged from the sound; None where the
+            recogniser cannot say.
     """
 
     text: str
@@ -181,6 +183,7 @@ class Transcript:
     audio_ms: float = 0.0
     heard_by: HeardBy = ""
     trouble: str = ""
+    ending: float | None = None
 
 
 Expected = Literal["turn", "interjection"]

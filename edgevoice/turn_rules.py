@@ -21,7 +21,7 @@ _FORGOTTEN = 0.9
 """With each turn that ended well, this much of the added patience is left."""
 
 
-_LIKELY = 0.6
+_LIKELY = 0.5
 """A turn that is less likely over than this waits for longer, the less likely the longer."""
 
 
@@ -53,10 +53,10 @@ class Rules:
     """
 
     complete_wait_ms: float = 150.0
-    likely_wait_ms: float = 500.0
+    likely_wait_ms: float = 550.0
     incomplete_wait_ms: float = 2000.0
     unjudged_wait_ms: float = 700.0
-    end_of_turn_threshold: float = 0.7
+    end_of_turn_threshold: float = 0.8
     adapt_wait_ms: float = 400.0
     barge_in_ms: float = 96.0
     probe_ms: float = 320.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from edgevoice.completeness import SOUND, Witness
 from edgevoice.events import (
     Action,
     Announce,
@@ -40,7 +41,9 @@ class TurnState:
         pause_end_ms: When speech stopped before that pause.
         text: The utterance up to that pause, None until the recogniser has answered.
         listened: The end-of-turn model was asked about that pause.
-        probability: Its word, None until it came.
+        probability: That the turn is over by its sound: that model's word, or the recogniser's own;
+            None until it came.
+        witness: Which of the two.
         ending: The language model's word on that text, None until it came.
         draft_ending: Its word on the same as the quicker of two passes heard it; None: not asked.
         weighed: It came, or need not be waited for.
@@ -69,6 +72,7 @@ class TurnState:
     text: str | None = None
     listened: bool = False
     probability: float | None = None
+    witness: Witness = SOUND
     ending: float | None = None
     draft_ending: float | None = None
     weighed: bool = False
@@ -102,6 +106,7 @@ def hear_user(state: TurnState, onset_ms: float, decision: str, evidence: Eviden
         text=None,
         listened=False,
         probability=None,
+        witness=SOUND,
         ending=None,
         draft_ending=None,
         wait_over=False,
@@ -125,6 +130,7 @@ def pause(state: TurnState, end_ms: float, rules: Rules) -> Step:
         text=None,
         listened=rules.judged and not state.weighs,
         probability=None,
+        witness=SOUND,
         ending=state.ending if state.prepared else None,
         draft_ending=state.draft_ending if state.prepared else None,
         wait_over=False,

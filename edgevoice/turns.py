@@ -26,11 +26,12 @@ from dataclasses import replace
 
 from edgevoice.barge_in import answering
 from edgevoice.completeness import (
-    TRUST_IN_SOUND,
+    HEARING,
+    SOUND,
     combine,
     model_completeness,
-    settled,
     text_completeness,
+    words_needed,
 )
 from edgevoice.events import (
     Action,
@@ -125,8 +126,10 @@ def _endpointing(state: TurnState, event: Event, rules: Rules) -> Step:
             return _went_on(state, onset_ms)
         case PauseTranscribed(pause=number) if number == state.pause:
             return _transcribed(state, event, rules)
-        case PauseJudged(pause=number, probability=probability) if number == state.pause:
-            judged = replace(state, probability=probability)
+        case PauseJudged(pause=number, probability=probability) if (
+            number == state.pause and state.probability is None
+        ):
+            judged = replace(state, probability=probability, witness=SOUND)
             if judged.wait_over or judged.closed:
                 return judged, []
             return set_wait(judged, [], _wait_ms(judged, rules))
@@ -197,13 +200,19 @@ def _weighed_words(state: TurnState, rules: Rules) -> float | None:
     """Return how whole the words are to the language model; None where it has not said."""
     if state.text is None or state.ending is None or len(words(state.text)) < _TELLING_WORDS:
         return None
-    return model_completeness(state.ending, state.text, rules.phrases, state.draft_ending)
+    return model_completeness(
+        state.ending, state.text, rules.phrases, state.draft_ending, state.witness
+    )
 
 
 def _words_suffice(state: TurnState, rules: Rules) -> bool:
-    """Whether the turn is surely over by its words, however it may sound."""
+    """Whether the turn is surely over by its words, as it sounds, or however it may sound."""
     text = _weighed_words(state, rules)
-    return text is not None and settled(text, rules.end_of_turn_threshold)
+    return text is not None and text >= _words_needed(state, rules)
+
+
+def _words_needed(state: TurnState, rules: Rules) -> float:
+    return words_needed(state.probability, rules.end_of_turn_threshold, state.witness)
 
 
 def _probability(state: TurnState, rules: Rules) -> float | None:
@@ -212,7 +221,7 @@ def _probability(state: TurnState, rules: Rules) -> float | None:
         return state.probability
     text = _weighed_words(state, rules)
     if text is not None:
-        return combine(state.probability, text, TRUST_IN_SOUND)
+        return combine(state.probability, text, state.witness.trust, state.witness.bound)
     return combine(state.probability, text_completeness(state.text, rules.phrases))
 
 
@@ -257,6 +266,8 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
         if verdict is Verdict.ECHO or nod:
             return _no_turn(state, "disturbance_ignored", {"reason": verdict.value, **evidence})
     state = replace(_learn(state, whole, rules), text=whole)
+    if event.ending is not None:
+        state = replace(state, probability=event.ending, witness=HEARING)
     actions: list[Action] = []
     if state.prepared and state.prepared_text != whole:
         actions = drop(state, "other words")
@@ -269,7 +280,7 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
         actions += [] if over else timed
     # What the language model will say of the words may outweigh the sound.
     lexical = text_completeness(whole, rules.phrases)
-    likely = combine(state.probability, lexical, TRUST_IN_SOUND) >= rules.speculate_from
+    likely = combine(state.probability, lexical, state.witness.trust) >= rules.speculate_from
     if not state.prepared and likely and event.wasted_share < rules.speculation_budget:
         state = _prepare(state)
         actions.append(_preparation(state, whole, rules))
@@ -282,7 +293,9 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
 def _preparation(state: TurnState, text: str, rules: Rules) -> PrepareAnswer:
     if len(words(text)) < _TELLING_WORDS:
         return PrepareAnswer(state.answer, text)
-    return PrepareAnswer(state.answer, text, rules.end_of_turn_threshold, state.carried)
+    return PrepareAnswer(
+        state.answer, text, _words_needed(state, rules), state.witness, state.carried
+    )
 
 
 def _prepare(state: TurnState) -> TurnState:

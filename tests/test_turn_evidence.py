@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevoice.completeness import (
-    TRUST_IN_SOUND,
+    HEARING,
+    SOUND,
     combine,
     model_completeness,
     text_completeness,
@@ -125,9 +126,11 @@ def test_a_question_mark_does_not_finish_unfinished_words() -> None:
     )
     assert cut < 0.5 < asked
     made_up = model_completeness(0.09, "What is it?", RULES.phrases)
-    assert combine(0.97, made_up, TRUST_IN_SOUND) < RULES.end_of_turn_threshold
+    assert combine(0.97, made_up, SOUND.trust) < RULES.end_of_turn_threshold
     whole = model_completeness(0.8, "What time is it?", RULES.phrases)
-    assert combine(0.5, whole, TRUST_IN_SOUND) > RULES.end_of_turn_threshold
+    assert combine(0.9, whole, SOUND.trust) > RULES.end_of_turn_threshold
+    heard = model_completeness(0.8, "What time is it?", RULES.phrases, None, HEARING)
+    assert combine(0.5, heard, HEARING.trust) > RULES.end_of_turn_threshold
 
 
 def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
@@ -138,8 +141,8 @@ def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
 def test_the_wait_runs_from_the_short_to_the_long_one() -> None:
     assert wait_ms(0.97, 0.0, RULES) == RULES.complete_wait_ms == 150.0
     assert wait_ms(0.0, 0.0, RULES) == RULES.incomplete_wait_ms == 2000.0
-    assert wait_ms(0.69, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 500.0
-    assert 550.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
+    assert wait_ms(0.79, 0.0, RULES) == wait_ms(0.5, 0.0, RULES) == RULES.likely_wait_ms == 550.0
+    assert 600.0 < wait_ms(0.45, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
 
 
 def test_the_wait_is_no_longer_than_the_longest_nor_shorter_than_the_shortest() -> None:

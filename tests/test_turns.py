@@ -9,6 +9,7 @@ from conversation_script import Delays, Sound, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevoice.completeness import HEARING
 from edgevoice.events import (
     Action,
     Announce,
@@ -259,7 +260,7 @@ def test_without_a_budget_nothing_is_prepared_ahead() -> None:
 
 @pytest.mark.parametrize(
     ("probability", "wait_ms"),
-    [(0.0, 1166), (0.25, 1011), (0.4, 862), (0.6, 400), (0.8, 400), (0.81, 250), (1.0, 250)],
+    [(0.0, 1159), (0.25, 966), (0.4, 758), (0.6, 400), (0.8, 400), (0.81, 250), (1.0, 250)],
 )
 def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> None:
     talk = Conversation(replace(RULES, end_of_turn_threshold=0.805))
@@ -269,6 +270,41 @@ def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> No
     assert talk.state.phase is Phase.ENDPOINTING
     talk.until(1000 + wait_ms + 1)
     assert talk.state.phase is Phase.THINKING
+
+
+def test_what_the_recogniser_heard_of_the_end_spares_asking_the_judge() -> None:
+    waits = []
+    for ending in (0.02, 0.5, 0.98):
+        talk = Conversation()
+        talk.speech(0, 1000)
+        talk.until(1060)
+        talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
+        (wanted,) = talk.asked(PrepareAnswer)
+        assert isinstance(wanted, PrepareAnswer)
+        assert wanted.witness is HEARING
+        talk.weighed(0.03)
+        assert talk.asked(JudgePause) == []
+        # The judge was asked before, for another pause, or by a recogniser that cannot hear it.
+        talk.send(PauseJudged(talk.now_ms, talk.state.pause, 0.5))
+        assert talk.state.probability == ending
+        waits.append(talk.state.wait_ms)
+    assert waits[0] > waits[1] >= waits[2] == RULES.complete_wait_ms
+
+
+def test_the_surer_the_sound_the_less_whole_the_words_must_be() -> None:
+    needed = []
+    for ending in (None, 0.1, 0.5, 0.9):
+        talk = Conversation()
+        talk.speech(0, 1000)
+        talk.until(1060)
+        talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
+        (wanted,) = talk.asked(PrepareAnswer)
+        assert isinstance(wanted, PrepareAnswer)
+        assert wanted.sure_from is not None
+        needed.append(wanted.sure_from)
+    assert needed[1] > needed[2] > needed[3]
+    assert needed[2] == pytest.approx(RULES.end_of_turn_threshold)
+    assert needed[0] > RULES.end_of_turn_threshold
 
 
 def test_without_a_judge_the_wait_is_the_unjudged_one() -> None:

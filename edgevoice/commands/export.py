@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import catalogue
-from edgevoice.commands import export_distil
+from edgevoice.commands import export_distil, export_ending
 from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 HELP = "make a checked artifact of source weights"
 
-_ACTIONS = ("plan", "check", "distil", "qnn", "list")
+_ACTIONS = ("plan", "check", "distil", "ending", "qnn", "list")
 _MAKE = "SOURCE"
 _THREADS = 2
 
@@ -78,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_request(distil)
     export_distil.add_arguments(distil)
     distil.set_defaults(act=_distil, report=None, keep_failed=None, no_resume=False)
+    ending = actions.add_parser("ending", help=export_ending.HELP)
+    export_ending.add_arguments(ending)
+    ending.set_defaults(act=export_ending.run)
     npu = actions.add_parser("qnn", help="compile an artifact for a Snapdragon's NPU")
     npu.add_argument("artifact", help="installed artifact; its files stay as they are")
     npu.add_argument("--soc", required=True, help="chip; `edgevoice export list` has them")

@@ -14,9 +14,15 @@ import numpy as np
 
 from edgevoice.engines.agreement import LocalAgreement
 from edgevoice.engines.hallucination import Sound, believable
+from edgevoice.engines.heard_ending import HeardEnding
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
-from edgevoice.engines.utterance_decoder import UtteranceDecoder, Weighing, Written
+from edgevoice.engines.utterance_decoder import (
+    STATE_SAMPLES,
+    UtteranceDecoder,
+    Weighing,
+    Written,
+)
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, ms_to_samples, samples_to_ms
 from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import Expected, Transcript
@@ -52,12 +58,18 @@ class OfflineRecogniser:
         decoder: Shared by all conversations.
         partial_interval_ms: New audio between two decodes.
         longest_ms: Utterances beyond this are cut at their quietest spot and decoded in pieces.
+        ending: Judges from the decoder's states whether the turn ends; None: nothing does.
     """
 
     def __init__(
-        self, decoder: UtteranceDecoder, partial_interval_ms: float, longest_ms: float
+        self,
+        decoder: UtteranceDecoder,
+        partial_interval_ms: float,
+        longest_ms: float,
+        ending: HeardEnding | None = None,
     ) -> None:
         self._decoder = decoder
+        self._ending = ending
         self._interval_samples = ms_to_samples(partial_interval_ms)
         self._longest_samples = ms_to_samples(longest_ms)
         self._agreement = LocalAgreement()
@@ -71,6 +83,7 @@ class OfflineRecogniser:
         self._loudest = 0.0
         self._new_loudest = 0.0
         self._heard = _NOTHING
+        self._heard_until = 0  # of the audio that is not settled: what the last decode heard
         self._decoded_for: Expected | None = None
         self._settled = ""
         self._told = Transcript("")
@@ -114,7 +127,13 @@ class OfflineRecogniser:
         known = quiet and self._decoded_for == expected
         text = self._heard.text if known else self._decode(expected)
         whole = _join(self._settled, text)
-        return Transcript(whole, whole, samples_to_ms(self._heard_samples))
+        audio_ms = samples_to_ms(self._heard_samples)
+        return Transcript(whole, whole, audio_ms, ending=self._ending_heard())
+
+    def _ending_heard(self) -> float | None:
+        if self._ending is None or self._heard.states is None:
+            return None
+        return self._ending.probability(self._heard.states, self._heard_until // STATE_SAMPLES)
 
     def glance(self) -> Transcript:
         """Return the text of all audio since the last reset: there is no cheaper one."""
@@ -153,6 +172,7 @@ class OfflineRecogniser:
         self._new_loudest = 0.0
         self._new_samples = 0
         self._decoded_for = expected
+        self._heard_until = len(audio)
         whole = self._with_tail(audio)
         self._heard = _recognise(self._decoder, whole, self._heard.tokens, expected)
         return self._heard.text
@@ -169,6 +189,7 @@ class OfflineRecogniserModel:
         settings: The interval of partials and the longest utterance count.
         longest_ms: Audio that one decode takes.
         provider: What it runs on.
+        ending: Judges from the decoder's states whether the turn ends; None: nothing does.
     """
 
     def __init__(
@@ -177,11 +198,13 @@ class OfflineRecogniserModel:
         settings: RecogniserSettings,
         longest_ms: float,
         provider: Ran = _CPU,
+        ending: HeardEnding | None = None,
     ) -> None:
         self._decoder: UtteranceDecoder | None = decoder
         self._partial_interval_ms = settings.partial_interval_ms
         self._longest_ms = min(longest_ms, settings.max_utterance_s * 1000.0)
         self.provider = provider
+        self._ending = ending
 
     @property
     def decoder(self) -> UtteranceDecoder:
@@ -191,7 +214,9 @@ class OfflineRecogniserModel:
 
     def open(self) -> OfflineRecogniser:
         """Start a recogniser for one conversation."""
-        return OfflineRecogniser(self.decoder, self._partial_interval_ms, self._longest_ms)
+        return OfflineRecogniser(
+            self.decoder, self._partial_interval_ms, self._longest_ms, self._ending
+        )
 
     def close(self) -> None:
         """Free the weights; streams that are open keep them until they go."""
@@ -215,7 +240,7 @@ def _recognise(
         return whole
     cut = _quietest(audio, int(0.15 * len(audio)), int(0.85 * len(audio)))
     parts = _join(_decoded(decoder, audio[:cut]).text, _decoded(decoder, audio[cut:]).text)
-    return Written(parts) if len(parts) > 2 * len(whole.text) else whole
+    return replace(whole, text=parts, tokens=()) if len(parts) > 2 * len(whole.text) else whole
 
 
 def _decoded(
@@ -228,6 +253,11 @@ def _decoded(
         return _NOTHING
     written = decoder.decode(audio, draft, expected)
     return replace(written, text=believable(written.text, Sound.of(audio)))
+
+
+def heard_as(audio: Float32) -> tuple[Float32, int]:
+    """Return what a decoder is given of a whole utterance, and the frames of it that were heard."""
+    return with_tail(audio, QUIET_RATIO * _loudest(audio)), len(audio) // STATE_SAMPLES
 
 
 def with_tail(audio: Float32, quiet: float) -> Float32:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from edgevoice.frames import Float32
 from edgevoice.stages import Expected
+
+STATE_SAMPLES = 320
+"""Of a frame of states, at 16 kHz: Whisper's 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,13 @@ class Written:
     Attributes:
         text: The words.
         tokens: They as the model's tokens, where the decoder can go on from them.
+        states: float32, [frames, width]: what the encoder made of the sound, in frames of
+            :data:`STATE_SAMPLES`; None where that is not to be had.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
+    states: Float32 | None = field(default=None, repr=False, compare=False)
 
 
 class UtteranceDecoder(Protocol):
@@ -37,6 +43,15 @@ class UtteranceDecoder(Protocol):
                 said, and faster to confirm than to find. They do not decide what is written.
             expected: What is likely said; it may decide what is written.
         """
+        ...
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A decoder that can say what its encoder makes of speech, without writing it down."""
+
+    def states(self, samples: Float32) -> Float32:
+        """Return float32, [frames, width], a frame for each :data:`STATE_SAMPLES`."""
         ...
 
 

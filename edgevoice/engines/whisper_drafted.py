@@ -12,11 +12,13 @@ language; all others are sherpa-onnx's, and so is everything that is not on the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgevoice.engines import heard_ending
 from edgevoice.engines.artifact_files import engine_value, onnx_file
 from edgevoice.engines.log_mel import HOP_SAMPLES, log_mel
 from edgevoice.engines.ort import open_session
@@ -55,7 +57,13 @@ class DraftedWhisper:
     ) -> Written:
         """Write down ``samples``: float32, 16 kHz, at most ``longest_ms`` of the manifest."""
         most = most_tokens(len(samples) / SAMPLE_RATE_HZ)
-        return self._decoder.write(*self._encoded(samples), most, draft, expected)
+        keys, values = self._encoded(samples)
+        written = self._decoder.write(keys, values, most, draft, expected)
+        return replace(written, states=_by_frame(values))
+
+    def states(self, samples: Float32) -> Float32:
+        """Return what the encoder makes of ``samples``: float32, [frames of 20 ms, width]."""
+        return _by_frame(self._encoded(samples)[1])
 
     def log_probability(self, samples: Float32, tokens: Sequence[int]) -> float:
         """Return the mean log probability of ``tokens``, decoded of ``samples``, in nats a token.
@@ -69,6 +77,13 @@ class DraftedWhisper:
         frames = min(_MOST_FRAMES, len(samples) // HOP_SAMPLES + self._quiet_frames)
         keys, values = self._encoder.run(None, {self._input: log_mel(samples, frames)[None]})
         return keys, values
+
+
+def _by_frame(values: Any) -> Float32:
+    """Return the first layer's values: the encoder's outputs but for a linear map."""
+    first = np.asarray(values)[0].transpose(1, 0, 2)
+    states: Float32 = first.reshape(len(first), -1)
+    return states
 
 
 def is_for(manifest: Manifest) -> bool:
@@ -99,4 +114,7 @@ def load(
     whisper.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
     most_ms = (_MOST_FRAMES - quiet_frames) * _FRAME_MS
     longest_ms = min(engine_value(manifest, "longest_ms", most_ms), most_ms)
-    return OfflineRecogniserModel(whisper, settings, longest_ms, provider)
+    ending = heard_ending.for_artifact(manifest.name) if settings.judges_endings else None
+    if ending is not None and ending.width != decoder.width:
+        ending = None  # Another model of that name.
+    return OfflineRecogniserModel(whisper, settings, longest_ms, provider, ending)

@@ -63,7 +63,7 @@ def most_tokens(seconds: float) -> int:
 
 
 class GreedyWhisper:
-    """The decoder of a Whisper artifact.
+    """The decoder of a Whisper artifact; ``width`` is of its states.
 
     Args:
         folder: The artifact.
@@ -91,6 +91,7 @@ class GreedyWhisper:
             ) from error
         layers, context, state = sizes
         self._empty = np.zeros((layers, 1, context, state), np.float32)
+        self.width = state
         self._session = open_session(Path(onnx_file(folder, described, "decoder")), threads)
         self._names = [i.name for i in self._session.get_inputs()]
         self._caches = [o.name for o in self._session.get_outputs()[1:]]

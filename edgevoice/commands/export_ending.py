@@ -1,0 +1,79 @@
+"""Fit a judge of endings to a recogniser and speech: `edgevoice export ending`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from edgevoice.errors import EXIT_OK, ConfigError
+from edgevoice.progress import meter_for_stderr, say
+
+HELP = "fit what judges from a recogniser's own hearing whether a turn is over"
+_DESCRIPTION = (
+    "Hear recordings of whole turns, and the beginnings of them, with a recogniser, and fit what "
+    "tells the one from the other by its encoder's outputs. Words are not needed. It takes about "
+    "0.1 s of a core for each turn and beginning."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = _DESCRIPTION
+    parser.add_argument("recogniser", help="installed Whisper, as whisper-tiny.en-int8")
+    parser.add_argument(
+        "--speech",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="recordings (wav, flac, ogg, mp3), each one whole turn of 1 to 12 s, or the "
+        "generator's shards; several are all used",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.npz",
+        help="where to write it; a report lies beside it as FILE.json",
+    )
+    parser.add_argument(
+        "--penalty", type=float, default=None, metavar="P", help="of large weights (default: 0.03)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the recogniser; default: 1")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn; default: 0")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Fit it and print how well it judges recordings that it was not fitted to.
+
+    Raises:
+        ConfigError: An option's value cannot be used.
+    """
+    from edgevoice.export.ending import fitting, making
+    from edgevoice.store import Store
+
+    penalty = fitting.PENALTY if parsed.penalty is None else parsed.penalty
+    if not 0.0 < penalty <= 100.0:
+        raise ConfigError(f"--penalty {penalty:g}: above 0 and at most 100 is allowed; try 0.03")
+    if parsed.out.suffix != ".npz":
+        raise ConfigError(f"--out {parsed.out}: it is an npz file; name it FILE.npz")
+    if parsed.threads < 1:
+        raise ConfigError(f"--threads {parsed.threads}: 1 or more are needed")
+    request = making.Request(
+        recogniser=Store.default().path(parsed.recogniser),
+        speech=tuple(parsed.speech),
+        out=parsed.out,
+        penalty=penalty,
+        threads=parsed.threads,
+        seed=parsed.seed,
+    )
+    report = making.make(request, meter_for_stderr(), say)
+    if parsed.json:
+        print(json.dumps(report, indent=2))
+    else:
+        for name, value in report.items():
+            print(f"{name.replace('_', ' ')}: {value}")
+        print(f"wrote {request.out}")
+    return EXIT_OK

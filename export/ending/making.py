@@ -1,0 +1,171 @@
+"""From a recogniser and recordings of whole turns to a judge of endings, and how well it judges.
+
+Owns the order of the steps, what is held out, and the report. The recogniser runs as it does in a
+conversation, so that what is judged by is what will be there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevoice.engines import heard_ending
+from edgevoice.engines.heard_ending import HeardEnding
+from edgevoice.engines.recogniser import load_recogniser
+from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel, heard_as
+from edgevoice.engines.utterance_decoder import Listening
+from edgevoice.errors import AudioError, ConfigError, ExportError
+from edgevoice.export.distil import recordings, shards
+from edgevoice.export.distil.shards import Clip
+from edgevoice.export.ending.cases import Case, cases
+from edgevoice.export.ending.fitting import area, fit
+from edgevoice.frames import Float32
+from edgevoice.progress import Meter
+from edgevoice.settings import RecogniserSettings
+from edgevoice.whole_file import write_whole
+
+_HELD_OUT = 6
+"""Every so many'th recording is not fitted to, and judged."""
+_FEWEST = 60
+_TOLD_EVERY = 500
+_WHOLE_ENDS = (".", "!", "?")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        recogniser: Folder of an installed recogniser.
+        speech: Folders of recordings, one whole turn each, or of the generator's shards.
+        out: The file to write.
+        penalty: See :func:`edgevoice.export.ending.fitting.fit`.
+        threads: Of one encoder.
+        seed: Of what is drawn.
+    """
+
+    recogniser: Path
+    speech: Sequence[Path]
+    out: Path
+    penalty: float
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class _Heard:
+    features: list[Float32]
+    kinds: list[str]
+    recordings: list[int]
+
+
+def make(request: Request, meter: Meter, say: Callable[[str], object]) -> dict[str, Any]:
+    """Fit, write :attr:`Request.out`, and return the report that lies beside it as JSON.
+
+    Raises:
+        ConfigError: There are no recordings that can be used.
+        ExportError: The recogniser has no encoder of its own here that could be judged by.
+        ArtifactError: It is not installed, or is none.
+    """
+    settings = RecogniserSettings(threads=request.threads)
+    model = load_recogniser(request.recogniser, settings)
+    decoder: object = model.decoder if isinstance(model, OfflineRecogniserModel) else None
+    if not isinstance(decoder, Listening):
+        raise ExportError(
+            f"{request.recogniser.name}: its encoder's outputs are not to be had; a Whisper of "
+            "edgevoice's own export is needed, such as whisper-tiny.en-int8"
+        )
+    random = np.random.default_rng([request.seed, 0x65])
+    found = _Heard([], [], [])
+    clips = _clips(request.speech, say)
+    with meter("listen", None):
+        for number, clip in enumerate(clips):
+            if number % _TOLD_EVERY == 0:
+                say(f"{number} of {len(clips)} recordings heard")
+            for case in cases(clip(), random):
+                found.features.append(_features(decoder, case))
+                found.kinds.append(case.kind)
+                found.recordings.append(number)
+    features, kinds = np.array(found.features, np.float32), np.array(found.kinds)
+    if np.count_nonzero(kinds == "whole") < _FEWEST:
+        raise ConfigError(
+            f"{', '.join(map(str, request.speech))}: {np.count_nonzero(kinds == 'whole')} "
+            f"recordings of 1 to 12 s with speech in them; at least {_FEWEST} are needed"
+        )
+    held_out = np.array(found.recordings) % _HELD_OUT == 0
+    with meter("fit", None):
+        report = _judged(
+            fit(features[~held_out], kinds[~held_out] == "whole", request.penalty),
+            features[held_out],
+            kinds[held_out],
+        )
+        ending = fit(features, kinds == "whole", request.penalty)
+    report = {
+        "recogniser": request.recogniser.name,
+        "recordings": len(clips),
+        "cases": dict(Counter(found.kinds)),
+        "penalty": request.penalty,
+        **report,
+    }
+    request.out.parent.mkdir(parents=True, exist_ok=True)
+    heard_ending.write(ending, request.out)
+    beside = request.out.with_suffix(".json")
+    write_whole(beside, (json.dumps(report, indent=2) + "\n").encode())
+    return report
+
+
+def _features(decoder: Listening, case: Case) -> Float32:
+    samples, end = heard_as(case.samples)
+    return heard_ending.features(decoder.states(samples), end)
+
+
+def _judged(ending: HeardEnding, features: Float32, kinds: Any) -> dict[str, Any]:
+    odds = (features @ ending.weights + ending.bias).astype(np.float64)
+    whole = odds[kinds == "whole"]
+    areas = {
+        f"area_whole_{kind}": round(area(whole, odds[kinds == kind]), 4)
+        for kind in ("pause", "cut")
+        if np.count_nonzero(kinds == kind)
+    }
+    return {"held_out_cases": dict(Counter(kinds.tolist())), **areas}
+
+
+def _clips(
+    folders: Sequence[Path], say: Callable[[str], object]
+) -> Sequence[Callable[[], Float32]]:
+    found: list[Callable[[], Float32]] = []
+    for folder in folders:
+        before = len(found)
+        found += list(_of(folder))
+        say(f"{folder}: {len(found) - before} recordings")
+    return found
+
+
+def _of(folder: Path) -> Iterator[Callable[[], Float32]]:
+    if any(folder.glob("*.pcm")):
+        for clip in shards.clips(folder):
+            # The generator's longer texts are cut anywhere.
+            if clip.line.text[:1].isupper() and clip.line.text.endswith(_WHOLE_ENDS):
+                yield partial(_samples, clip)
+        return
+    for path in recordings.find(folder):
+        yield partial(_read, path)
+
+
+def _samples(clip: Clip) -> Float32:
+    samples: Float32 = clip.samples().astype(np.float32) / np.float32(32768.0)
+    return samples
+
+
+def _read(path: Path) -> Float32:
+    try:
+        return recordings.read(path)
+    except AudioError:
+        return np.zeros(0, np.float32)  # Too short to be a turn.

@@ -1,0 +1,174 @@
+"""Whether a turn is over, judged from what Whisper's encoder made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from speech import librivox, silence, spoken
+
+from edgevoice.cli import main
+from edgevoice.engines import heard_ending
+from edgevoice.engines.heard_ending import WINDOWS, HeardEnding, features
+from edgevoice.engines.recogniser import load_recogniser
+from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
+from edgevoice.errors import EXIT_OK, EXIT_USAGE, ArtifactError
+from edgevoice.export.calibration import default_sentences
+from edgevoice.export.ending.cases import cases
+from edgevoice.export.ending.fitting import area, fit
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.questions import speak_questions
+from edgevoice.settings import RecogniserSettings
+from edgevoice.stages import RecogniserModel
+
+ARTIFACT = Callable[[str], Path]
+CLIPS = (870, 880, 890, 920, 930)
+
+
+@pytest.fixture(scope="module")
+def whisper(artifact: ARTIFACT) -> RecogniserModel:
+    return load_recogniser(artifact("whisper-tiny.en-int8"), RecogniserSettings(threads=1))
+
+
+def heard(model: RecogniserModel, samples: Float32) -> float | None:
+    recogniser = model.open()
+    recogniser.accept(np.concatenate((silence(0.3), samples, silence(0.08))))
+    return recogniser.conclude().ending
+
+
+def trimmed(samples: Float32) -> Float32:
+    loud = np.flatnonzero(np.abs(samples) > 0.03 * np.abs(samples).max())
+    return samples[loud[0] : loud[-1] + 1]
+
+
+@pytest.mark.bundle
+def test_readers_sentences_sound_over_at_their_end_and_not_in_their_middle(
+    whisper: RecogniserModel,
+) -> None:
+    for number in CLIPS:
+        clip = trimmed(librivox(number))
+        middle = clip.size // 2
+        window = clip[middle - 3200 : middle + 3200]
+        power = np.convolve(np.square(window), np.ones(640), "valid")
+        cut = middle - 3200 + int(power.argmin()) + 320
+        whole, begun = heard(whisper, clip), heard(whisper, clip[:cut])
+        assert whole is not None
+        assert begun is not None
+        assert whole > begun, number
+
+
+@pytest.mark.bundle
+def test_an_interjection_is_not_judged_and_a_setting_turns_it_off(artifact: ARTIFACT) -> None:
+    folder = artifact("whisper-tiny.en-int8")
+    model = load_recogniser(folder, RecogniserSettings(judges_endings=False))
+    assert heard(model, spoken("What time is it?")) is None
+
+
+@pytest.mark.bundle
+def test_what_comes_with_edgevoice_fits_the_recogniser_of_its_name(
+    whisper: RecogniserModel,
+) -> None:
+    judge = heard_ending.for_artifact("whisper-tiny.en-int8")
+    assert judge is not None
+    assert isinstance(whisper, OfflineRecogniserModel)
+    states = whisper.decoder.decode(silence(1.0)).states
+    assert states is not None
+    assert states.shape[1] == judge.width
+    assert heard_ending.for_artifact("whisper-tiny") is None
+    assert heard_ending.for_artifact("moonshine-tiny-en-int8") is None
+
+
+@pytest.mark.parametrize("end", [0, 1, 5, 40, 200])
+def test_windows_without_frames_say_nothing(end: int) -> None:
+    states = np.random.default_rng(1).normal(size=(60, 8)).astype(np.float32)
+    found = features(states, end)
+    assert found.shape == (len(WINDOWS) * 8,)
+    assert np.isfinite(found).all()
+    assert 0.0 <= HeardEnding(np.ones(48, np.float32), 0.0).probability(states, end) <= 1.0
+
+
+def test_a_judge_survives_being_written(tmp_path: Path) -> None:
+    judge = HeardEnding(np.arange(12, dtype=np.float32), -0.5)
+    heard_ending.write(judge, tmp_path / "judge.npz")
+    again = heard_ending.read(tmp_path / "judge.npz")
+    assert (again.weights == judge.weights).all()
+    assert again.bias == judge.bias
+    assert again.width == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "nan", "shape", "none", "empty"])
+def test_a_damaged_judge_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "judge.npz"
+    weights = np.ones(13 if damage == "shape" else 12, np.float32)
+    if damage == "nan":
+        weights[3] = np.nan
+    heard_ending.write(HeardEnding(weights, 0.0), path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    if damage == "empty":
+        path.write_bytes(b"")
+    if damage == "none":
+        path.unlink()
+    with pytest.raises(ArtifactError, match=r"judge\.npz"):
+        heard_ending.read(path)
+
+
+def test_a_fit_tells_what_can_be_told_and_no_more() -> None:
+    random = np.random.default_rng(2)
+    whole = random.random(600) < 0.3
+    inputs = random.normal(size=(600, 12)).astype(np.float32)
+    inputs[:, 4] += 2.0 * whole
+    judge = fit(inputs, whole)
+    fresh = random.normal(size=(400, 12)).astype(np.float32)
+    over = np.arange(400) < 200
+    fresh[:, 4] += 2.0 * over
+    odds = (fresh @ judge.weights + judge.bias).astype(np.float64)
+    assert 0.88 < area(odds[over], odds[~over]) < 0.95  # 0.921 is what there is to know.
+    assert abs(float(np.median(odds))) < 0.6  # Both kinds weigh the same, whatever their number.
+
+
+def test_a_recording_gives_its_whole_turn_its_pauses_and_a_cut() -> None:
+    random = np.random.default_rng(3)
+    tone = random.normal(0.0, 0.1, SAMPLE_RATE_HZ).astype(np.float32)
+    recording = np.concatenate((silence(0.2), tone, silence(0.4), tone, silence(0.3)))
+    found = list(cases(recording, random))
+    assert [case.kind for case in found] == ["whole", "pause", "cut"]
+    whole, pause, cut = (case.samples.size / SAMPLE_RATE_HZ for case in found)
+    assert 2.7 < whole < 2.9  # 0.3 s of lead, 2.4 s, and 40 to 160 ms of silence
+    assert 1.3 < pause < 1.5
+    assert 0.3 < cut < whole
+    assert all(np.abs(case.samples).max() < 1.0 for case in found)
+    assert not list(cases(silence(3.0), random))
+    assert not list(cases(tone[:8000], random))
+
+
+@pytest.mark.bundle
+def test_the_exporter_fits_one_and_says_how_well_it_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgevoice.audio.wav import write_wav
+
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    for number, said in enumerate(speak_questions(default_sentences("calibration")[:75])):
+        write_wav(speech / f"{number:03d}.wav", said.samples, SAMPLE_RATE_HZ)
+    (speech / "torn.wav").write_bytes(b"RIFF")
+    out = tmp_path / "made" / "judge.npz"
+    ask = ["export", "ending", "whisper-tiny.en-int8", "--speech", str(speech)]
+    assert main([*ask, "--out", str(out), "--json"]) == EXIT_OK
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(out.with_suffix(".json").read_text())
+    assert report["cases"]["whole"] >= 60
+    assert report["area_whole_cut"] > 0.6
+    assert heard_ending.read(out).width == 384
+    assert main([*ask, "--out", str(tmp_path / "judge.bin")]) == EXIT_USAGE
+    assert "FILE.npz" in capsys.readouterr().err
+    few = tmp_path / "few"
+    few.mkdir()
+    (speech / "000.wav").rename(few / "000.wav")
+    ask[-1] = str(few)
+    assert main([*ask, "--out", str(tmp_path / "other.npz")]) == EXIT_USAGE
+    assert "at least 60" in capsys.readouterr().err
