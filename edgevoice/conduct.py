@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edgevoice.answer_making import Draft
 from edgevoice.answering import Answerer
 from edgevoice.as_written import as_written
-from edgevoice.completeness import model_completeness
+from edgevoice.completeness import HEARING, SOUND, model_completeness
 from edgevoice.events import (
     Action,
     Announce,
@@ -179,9 +179,10 @@ class Conductor:
         if sure_from is None:
             return None
         ask, phrases = self._listener.draft_later(), self._phrases
+        witness = HEARING if wanted.by_hearing else SOUND
 
         def leaves_doubt(ending: float) -> bool:
-            whole = model_completeness(ending, wanted.text, phrases, None, wanted.witness)
+            whole = model_completeness(ending, wanted.text, phrases, None, witness)
             return whole < sure_from
 
         def written(words: str) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from edgevoice.completeness import SOUND, Witness
-
 HeardBy: TypeAlias = Literal["", "first", "second"]
 """Which of two passes a text is of; "" where one recogniser hears alone."""
 
@@ -262,14 +260,14 @@ class PrepareAnswer:
     Attributes:
         sure_from: Where the words are less likely whole than this, the language model's word on
             what another pass heard is wanted too; None: it is not.
-        witness: Who judges the sound beside the words.
+        by_hearing: The recogniser itself has judged the sound beside the words.
         carried: Words of ``text`` that were said before the newest utterance.
     """
 
     answer: int
     text: str
     sure_from: float | None = None
-    witness: Witness = SOUND
+    by_hearing: bool = False
     carried: str = ""
 
 

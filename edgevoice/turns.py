@@ -294,7 +294,7 @@ def _preparation(state: TurnState, text: str, rules: Rules) -> PrepareAnswer:
     if len(words(text)) < _TELLING_WORDS:
         return PrepareAnswer(state.answer, text)
     return PrepareAnswer(
-        state.answer, text, _words_needed(state, rules), state.witness, state.carried
+        state.answer, text, _words_needed(state, rules), state.witness is HEARING, state.carried
     )
 
 

@@ -9,7 +9,6 @@ from conversation_script import Delays, Sound, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevoice.completeness import HEARING
 from edgevoice.events import (
     Action,
     Announce,
@@ -281,7 +280,7 @@ def test_what_the_recogniser_heard_of_the_end_spares_asking_the_judge() -> None:
         talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
         (wanted,) = talk.asked(PrepareAnswer)
         assert isinstance(wanted, PrepareAnswer)
-        assert wanted.witness is HEARING
+        assert wanted.by_hearing
         talk.weighed(0.03)
         assert talk.asked(JudgePause) == []
         # The judge was asked before, for another pause, or by a recogniser that cannot hear it.
