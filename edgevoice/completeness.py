@@ -68,7 +68,7 @@ and 342 cut utterances of flite, and 39 and 78 of LJ Speech, it tells one from t
 area under the curve of 0.58 and 0.64, the words with 0.94 and 0.80, the words and their number with
 0.96 and 0.85."""
 
-HEARING = Witness(trust=0.7, bound=0.98, length=0.0, question_mark=2.2)
+HEARING = Witness(trust=0.8, bound=0.98, length=0.0, question_mark=2.2)
 """What the recogniser's encoder heard (:mod:`edgevoice.engines.heard_ending`), which tells how much
 has been said as well: 0.92 and 0.94 of the same utterances, 0.97 and 0.92 with the words."""
 
