@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from edgevoice.completeness import SOUND
 from edgevoice.phrases import Phrases, load
 from edgevoice.settings import Settings
 
@@ -19,10 +20,6 @@ _HEADROOM = 1.15
 
 _FORGOTTEN = 0.9
 """With each turn that ended well, this much of the added patience is left."""
-
-
-_LIKELY = 0.5
-"""A turn that is less likely over than this waits for longer, the less likely the longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +96,26 @@ def rules(settings: Settings, *, judged: bool) -> Rules:
     )
 
 
-def wait_ms(probability: float, patience_ms: float, rules: Rules) -> float:
+def wait_ms(
+    probability: float, patience_ms: float, rules: Rules, likely: float = SOUND.likely
+) -> float:
     """Return the silence to wait: short from the threshold on, long for what is hardly over.
 
-    In between it is always the same, as long as an answer within 700 ms can afford. Of 180 whole
-    turns of flite's and 39 of LJ Speech nine in ten wait for 150 and 220 ms at most, while 13 and
-    40 % of the pauses of 300 to 1200 ms in them would be answered (none of these is a benchmark's,
-    all of them chose the figures). A higher threshold answers fewer pauses, but with 0.85 every
-    second question of the benchmark waited.
+    In between it is always the same, as long as an answer within 700 ms can afford: pauses are of
+    any length, so that waiting a little helps little, and waiting for as long as most turns may
+    wait helps most. `docs/benchmarks.md` has what this gives, and what else was tried.
 
     Args:
         probability: That the turn is over (:func:`edgevoice.completeness.combine`).
         patience_ms: What :func:`learn` made of the speaker's pauses.
         rules: The figures.
+        likely: What is less likely over than this waits for longer, the less the longer.
     """
     longest_ms = rules.incomplete_wait_ms
     if probability >= rules.end_of_turn_threshold:
         return min(rules.complete_wait_ms + patience_ms, longest_ms)
     likely_ms = min(max(rules.likely_wait_ms, rules.complete_wait_ms) + patience_ms, longest_ms)
-    doubt = max(0.0, 1.0 - probability / min(_LIKELY, rules.end_of_turn_threshold))
+    doubt = max(0.0, 1.0 - probability / min(likely, rules.end_of_turn_threshold))
     return likely_ms + math.sqrt(doubt) * (longest_ms - likely_ms)
 
 

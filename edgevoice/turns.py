@@ -234,7 +234,7 @@ def _wait_ms(state: TurnState, rules: Rules) -> float:
     more_to_come = state.prepared and state.ending is not None and not state.weighed
     if probability is None or not heard or more_to_come:
         return rules.incomplete_wait_ms
-    return wait_ms(probability, state.patience_ms, rules)
+    return wait_ms(probability, state.patience_ms, rules, state.witness.likely)
 
 
 def _wait_ended(state: TurnState, at_ms: float) -> Step:
