@@ -29,7 +29,6 @@ _EVEN_WORDS, _FEWEST_WORDS, _MOST_WORDS = 5, 4, 12
 """The log odds grow with the logarithm of the number of words: who pauses in mid-turn has mostly
 said little. Bounded below, for the sake of short commands."""
 
-_QUESTION_MARK = 1.5
 _LEXICALLY_CUT = -2.0
 _LEXICALLY_DOUBTFUL = -1.5
 """Added to the log odds of the words. Whisper gives a question mark to nearly all whole questions,
@@ -54,22 +53,24 @@ class Witness:
         trust: Of the sound's odds, where a language model has judged the words.
         bound: The sound alone is never surer than this: the words must be able to outweigh it.
         length: The log odds of the words grow by so much with the logarithm of their number.
+        question_mark: Added to them for one.
         likely: A turn that is less likely over than this waits for longer, the less the longer.
     """
 
     trust: float
     bound: float
     length: float
+    question_mark: float
     likely: float
 
 
-SOUND = Witness(trust=0.3, bound=0.95, length=2.0, likely=0.6)
+SOUND = Witness(trust=0.3, bound=0.95, length=2.0, question_mark=1.5, likely=0.6)
 """Smart Turn, which says 0.99 to many a "and the" that is spoken with a falling voice. Of 180 whole
 and 342 cut utterances of flite, and 39 and 78 of LJ Speech, it tells one from the other with an
 area under the curve of 0.58 and 0.64, the words with 0.94 and 0.80, the words and their number with
 0.96 and 0.85."""
 
-HEARING = Witness(trust=0.7, bound=0.98, length=0.0, likely=0.4)
+HEARING = Witness(trust=0.7, bound=0.98, length=0.0, question_mark=2.2, likely=0.4)
 """What the recogniser's encoder heard (:mod:`edgevoice.engines.heard_ending`), which tells how much
 has been said as well: 0.92 and 0.94 of the same utterances, 0.97 and 0.92 with the words."""
 
@@ -134,7 +135,7 @@ def model_completeness(
     if lexical < NEUTRAL:
         odds += _LEXICALLY_CUT if lexical < SELDOM_LAST else _LEXICALLY_DOUBTFUL
     elif marked == ASKED and best >= _logit(_MARK_COUNTS_FROM):
-        odds += _QUESTION_MARK
+        odds += witness.question_mark
     return min(max(1.0 / (1.0 + math.exp(-odds)), 1.0 - _WORDS_BOUND), _WORDS_BOUND)
 
 

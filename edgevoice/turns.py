@@ -14,8 +14,9 @@ Phases::
     HELD           words for the agent -> USER_SPEAKING, a new turn; anything else -> SPEAKING
 
 The answer is prepared as soon as the pause is transcribed, and held until the wait is over; when
-the user goes on, it is dropped and nobody heard it. How the pause sounds is judged only where the
-words leave doubt: on two cores that judgement costs the answer 60 to 80 ms.
+the user goes on, it is dropped and nobody heard it. How the pause sounds comes with its words where
+the recogniser judges that itself. Elsewhere a model is asked, and only where the words leave doubt:
+on two cores that judgement costs the answer 60 to 80 ms.
 
 The first three phases are here, the others in :mod:`edgevoice.barge_in`.
 """

@@ -61,7 +61,7 @@ def test_readers_sentences_sound_over_at_their_end_and_not_in_their_middle(
 
 
 @pytest.mark.bundle
-def test_an_interjection_is_not_judged_and_a_setting_turns_it_off(artifact: ARTIFACT) -> None:
+def test_a_setting_turns_it_off(artifact: ARTIFACT) -> None:
     folder = artifact("whisper-tiny.en-int8")
     model = load_recogniser(folder, RecogniserSettings(judges_endings=False))
     assert heard(model, spoken("What time is it?")) is None

@@ -141,9 +141,9 @@ def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
 def test_the_wait_runs_from_the_short_to_the_long_one() -> None:
     assert wait_ms(0.97, 0.0, RULES) == RULES.complete_wait_ms == 150.0
     assert wait_ms(0.0, 0.0, RULES) == RULES.incomplete_wait_ms == 2000.0
-    assert wait_ms(0.79, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 630.0
+    assert wait_ms(0.79, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 550.0
     assert wait_ms(0.45, 0.0, RULES, HEARING.likely) == RULES.likely_wait_ms
-    assert 700.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
+    assert 600.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
 
 
 def test_the_wait_is_no_longer_than_the_longest_nor_shorter_than_the_shortest() -> None:

@@ -271,15 +271,20 @@ def test_the_wait_grows_with_the_doubt(probability: float, wait_ms: float) -> No
     assert talk.state.phase is Phase.THINKING
 
 
+def prepared_with(ending: float | None) -> tuple[Conversation, PrepareAnswer]:
+    talk = Conversation()
+    talk.speech(0, 1000)
+    talk.until(1060)
+    talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
+    (wanted,) = talk.asked(PrepareAnswer)
+    assert isinstance(wanted, PrepareAnswer)
+    return talk, wanted
+
+
 def test_what_the_recogniser_heard_of_the_end_spares_asking_the_judge() -> None:
     waits = []
     for ending in (0.02, 0.5, 0.98):
-        talk = Conversation()
-        talk.speech(0, 1000)
-        talk.until(1060)
-        talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
-        (wanted,) = talk.asked(PrepareAnswer)
-        assert isinstance(wanted, PrepareAnswer)
+        talk, wanted = prepared_with(ending)
         assert wanted.by_hearing
         talk.weighed(0.03)
         assert talk.asked(JudgePause) == []
@@ -291,16 +296,7 @@ def test_what_the_recogniser_heard_of_the_end_spares_asking_the_judge() -> None:
 
 
 def test_the_surer_the_sound_the_less_whole_the_words_must_be() -> None:
-    needed = []
-    for ending in (None, 0.1, 0.5, 0.9):
-        talk = Conversation()
-        talk.speech(0, 1000)
-        talk.until(1060)
-        talk.send(PauseTranscribed(1060, talk.state.pause, "tell me about tea", ending=ending))
-        (wanted,) = talk.asked(PrepareAnswer)
-        assert isinstance(wanted, PrepareAnswer)
-        assert wanted.sure_from is not None
-        needed.append(wanted.sure_from)
+    needed = [prepared_with(ending)[1].sure_from or 0.0 for ending in (None, 0.1, 0.5, 0.9)]
     assert needed[1] > needed[2] > needed[3]
     assert needed[2] == pytest.approx(RULES.end_of_turn_threshold)
     assert needed[0] > RULES.end_of_turn_threshold
