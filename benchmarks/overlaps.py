@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from call import Call, Chunk, Note
 from disturbances import Disturbance
+from numpy.typing import NDArray
 from recordings import INTERRUPTIONS, LONG_ANSWERS, VOICES, librivox, read_speech, speak
 
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, Int16, ms_to_samples
@@ -179,11 +180,17 @@ def _onset(samples: Float32) -> int:
     A reader's breath and the room's noise are no speech: four of the clips begin with 160 to 230 ms
     of them, which no detector of speech should call speech.
     """
-    frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME)
-    level_db = 20.0 * np.log10(np.sqrt(np.square(frames).mean(axis=1)) + 1e-9)
+    level_db = 20.0 * np.log10(_levels(samples) + 1e-9)
     near = level_db > np.percentile(level_db, 95) - 30.0
     lasting = np.convolve(near, np.ones(10), "valid") >= 10
     return int(np.argmax(lasting)) * _FRAME
+
+
+def _levels(samples: Float32 | Int16) -> NDArray[np.float64]:
+    """Return the RMS of each 10 ms."""
+    frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME).astype(np.float64)
+    levels: NDArray[np.float64] = np.sqrt(np.square(frames).mean(axis=1))
+    return levels
 
 
 def _start_answer(call: Call, question: Float32) -> bool:
@@ -229,8 +236,7 @@ def _stops(call: Call, since_ms: float) -> list[Note]:
 def _quieter_after_ms(track: Int16, onset_ms: float) -> float | None:
     """Milliseconds from the onset until the voice stays below half of its loudness."""
     onset = round(onset_ms / 10.0)
-    frames = track[: track.size // _FRAME * _FRAME].reshape(-1, _FRAME).astype(np.float64)
-    level = np.sqrt((frames**2).mean(axis=1))
+    level = _levels(track)
     before = level[max(0, onset - 100) : onset]
     if not before.size:
         return None

@@ -72,7 +72,7 @@ area under the curve of 0.58 and 0.64, the words with 0.94 and 0.80, the words a
 
 HEARING = Witness(trust=0.7, bound=0.98, length=0.0, question_mark=2.2, likely=0.4)
 """What the recogniser's encoder heard (:mod:`edgevoice.engines.heard_ending`), which tells how much
-has been said as well: 0.92 and 0.94 of the same utterances, 0.97 and 0.92 with the words."""
+has been said as well: 0.93 and 0.94 of the same utterances, 0.97 and 0.92 with the words."""
 
 
 def text_completeness(text: str, phrases: Phrases) -> float:
@@ -126,7 +126,7 @@ def model_completeness(
     0.5
     """
     likelier = ending if draft_ending is None else max(ending, draft_ending)
-    best = _logit(min(max(likelier, 1e-6), 1.0 - 1e-6))
+    best = _logit(_bounded(likelier, 1.0 - 1e-6))
     odds = _TRUST_IN_WORDS * (best - _logit(_EVEN_ENDING))
     length = min(max(len(words(text)), _FEWEST_WORDS), _MOST_WORDS)
     odds += witness.length * math.log(length / _EVEN_WORDS)
@@ -136,7 +136,7 @@ def model_completeness(
         odds += _LEXICALLY_CUT if lexical < SELDOM_LAST else _LEXICALLY_DOUBTFUL
     elif marked == ASKED and best >= _logit(_MARK_COUNTS_FROM):
         odds += witness.question_mark
-    return min(max(1.0 / (1.0 + math.exp(-odds)), 1.0 - _WORDS_BOUND), _WORDS_BOUND)
+    return _bounded(_probability(odds), _WORDS_BOUND)
 
 
 def combine(
@@ -151,8 +151,7 @@ def combine(
     """
     if sound is None:
         return text
-    bounded = min(max(sound, 1.0 - bound), bound)
-    return 1.0 / (1.0 + math.exp(-(trust_in_sound * _logit(bounded) + _logit(text))))
+    return _probability(trust_in_sound * _logit(_bounded(sound, bound)) + _logit(text))
 
 
 def words_needed(sound: float | None, threshold: float, witness: Witness) -> float:
@@ -163,10 +162,18 @@ def words_needed(sound: float | None, threshold: float, witness: Witness) -> flo
     >>> round(words_needed(None, 0.7, SOUND), 3), round(words_needed(0.5, 0.7, SOUND), 3)
     (0.849, 0.7)
     """
-    bounded = min(max(0.0 if sound is None else sound, 1.0 - witness.bound), witness.bound)
-    odds = _logit(min(max(threshold, 1e-6), 1.0 - 1e-6)) - witness.trust * _logit(bounded)
-    return 1.0 / (1.0 + math.exp(-odds))
+    heard = _logit(_bounded(0.0 if sound is None else sound, witness.bound))
+    return _probability(_logit(_bounded(threshold, 1.0 - 1e-6)) - witness.trust * heard)
+
+
+def _bounded(probability: float, most: float) -> float:
+    """Return ``probability``, no surer than ``most`` either way."""
+    return min(max(probability, 1.0 - most), most)
 
 
 def _logit(probability: float) -> float:
     return math.log(probability / (1.0 - probability))
+
+
+def _probability(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds))

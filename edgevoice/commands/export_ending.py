@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from edgevoice.commands.printing import print_json
 from edgevoice.errors import EXIT_OK, ConfigError
 from edgevoice.progress import meter_for_stderr, say
 
@@ -71,7 +71,7 @@ def run(parsed: argparse.Namespace) -> int:
     )
     report = making.make(request, meter_for_stderr(), say)
     if parsed.json:
-        print(json.dumps(report, indent=2))
+        print_json(report)
     else:
         for name, value in report.items():
             print(f"{name.replace('_', ' ')}: {value}")

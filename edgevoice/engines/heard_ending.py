@@ -9,6 +9,7 @@ they were fitted on.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from edgevoice.errors import ArtifactError
 from edgevoice.frames import Float32
+from edgevoice.whole_file import write_whole
 
 ROOT = Path(__file__).parents[1] / "endings"
 
@@ -110,6 +112,7 @@ def read(path: Path) -> HeardEnding:
 
 
 def write(ending: HeardEnding, path: Path) -> None:
-    """Write ``ending`` as an npz file."""
-    with path.open("wb") as out:
-        np.savez(out, weights=ending.weights, bias=np.float32(ending.bias))
+    """Write ``ending`` as an npz file, whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, weights=ending.weights, bias=np.float32(ending.bias))
+    write_whole(path, content.getvalue())

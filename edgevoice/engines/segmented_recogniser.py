@@ -128,7 +128,8 @@ class OfflineRecogniser:
         text = self._heard.text if known else self._decode(expected)
         whole = _join(self._settled, text)
         audio_ms = samples_to_ms(self._heard_samples)
-        return Transcript(whole, whole, audio_ms, ending=self._ending_heard())
+        ending = self._ending_heard() if expected == "turn" else None
+        return Transcript(whole, whole, audio_ms, ending=ending)
 
     def _ending_heard(self) -> float | None:
         if self._ending is None or self._heard.states is None:

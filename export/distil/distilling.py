@@ -33,6 +33,7 @@ from edgevoice.export.distil.labels import DEFAULT_BOUNDS, Bounds, Labeller
 from edgevoice.export.distil.plan import FRAME_MS, Plan, Stage
 from edgevoice.export.distil.preparing import Wanted
 from edgevoice.export.families import pack_search
+from edgevoice.frames import to_float32
 from edgevoice.manifest import FILE_NAME
 from edgevoice.progress import Meter
 from edgevoice.settings import RecogniserSettings
@@ -217,7 +218,7 @@ def disagreement(folder: Path, made: Plan, work: Path, speech: Sequence[Path]) -
         expected = read.get((str(clip.file.resolve()), clip.line.start))
         if expected is None:
             continue
-        samples = clip.samples().astype(np.float32) / np.float32(32768.0)
+        samples = to_float32(clip.samples())
         for piece in np.array_split(samples, max(1, len(samples) // 1600)):
             recogniser.accept(piece)
         found = recogniser.conclude().text.split()

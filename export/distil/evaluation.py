@@ -18,6 +18,7 @@ from edgevoice.export.distil.fbank import HOP, fbank
 from edgevoice.export.distil.model import View, output_frames
 from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
+from edgevoice.frames import to_float32
 
 
 def word_errors(model: Any, clips: Sequence[Clip], chunk: int, device: str) -> float:
@@ -32,7 +33,7 @@ def word_errors(model: Any, clips: Sequence[Clip], chunk: int, device: str) -> f
 
 def read(model: Any, clip: Clip, chunk: int, device: str) -> str:
     """Return what ``model`` hears in ``clip``."""
-    samples = clip.samples().astype(np.float32) / np.float32(32768.0)
+    samples = to_float32(clip.samples())
     # Silence, as the engine adds: two chunks and what the front end looks ahead.
     silence = np.zeros((4 * chunk + 6) * HOP, np.float32)
     heard = torch.from_numpy(fbank(np.concatenate([samples, silence])))[None].to(device)

@@ -23,7 +23,7 @@ from edgevoice.export.distil.sentences import transcript
 from edgevoice.export.distil.shards import Clip
 from edgevoice.export.families import whisper_checkpoint, whisper_ctranslate2
 from edgevoice.export.families.whisper_weights import Weights
-from edgevoice.frames import Float32
+from edgevoice.frames import Float32, to_float32
 from edgevoice.whole_file import write_whole
 
 _FITTED_CLIPS = 80
@@ -163,7 +163,7 @@ def _alphabet(wanted: Wanted, texts: Sequence[str], before: Plan | None) -> Alph
 def _material(clips: Sequence[Clip], seed: int) -> list[Float32]:
     random = np.random.default_rng([seed, 0x6D])
     chosen = random.choice(len(clips), min(_FITTED_CLIPS, len(clips)), replace=False)
-    return [clips[i].samples().astype(np.float32) / np.float32(32768.0) for i in chosen]
+    return [to_float32(clips[i].samples()) for i in chosen]
 
 
 def _before(path: Path) -> Plan | None:

@@ -26,7 +26,7 @@ from edgevoice.export.distil import recordings, shards
 from edgevoice.export.distil.shards import Clip
 from edgevoice.export.ending.cases import Case, cases
 from edgevoice.export.ending.fitting import area, fit
-from edgevoice.frames import Float32
+from edgevoice.frames import Float32, to_float32
 from edgevoice.progress import Meter
 from edgevoice.settings import RecogniserSettings
 from edgevoice.whole_file import write_whole
@@ -160,8 +160,7 @@ def _of(folder: Path) -> Iterator[Callable[[], Float32]]:
 
 
 def _samples(clip: Clip) -> Float32:
-    samples: Float32 = clip.samples().astype(np.float32) / np.float32(32768.0)
-    return samples
+    return to_float32(clip.samples())
 
 
 def _read(path: Path) -> Float32:
