@@ -159,7 +159,9 @@ def test_the_exporter_fits_one_and_says_how_well_it_judges(
     out = tmp_path / "made" / "judge.npz"
     ask = ["export", "ending", "whisper-tiny.en-int8", "--speech", str(speech)]
     assert main([*ask, "--out", str(out), "--json"]) == EXIT_OK
-    report = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    assert "torn.wav" in told.err
+    report = json.loads(told.out)
     assert report == json.loads(out.with_suffix(".json").read_text())
     assert report["cases"]["whole"] >= 60
     assert report["area_whole_cut"] > 0.6

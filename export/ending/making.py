@@ -143,12 +143,12 @@ def _clips(
     found: list[Callable[[], Float32]] = []
     for folder in folders:
         before = len(found)
-        found += list(_of(folder))
+        found += list(_of(folder, say))
         say(f"{folder}: {len(found) - before} recordings")
     return found
 
 
-def _of(folder: Path) -> Iterator[Callable[[], Float32]]:
+def _of(folder: Path, say: Callable[[str], object]) -> Iterator[Callable[[], Float32]]:
     if any(folder.glob("*.pcm")):
         for clip in shards.clips(folder):
             # The generator's longer texts are cut anywhere.
@@ -156,15 +156,16 @@ def _of(folder: Path) -> Iterator[Callable[[], Float32]]:
                 yield partial(_samples, clip)
         return
     for path in recordings.find(folder):
-        yield partial(_read, path)
+        yield partial(_read, path, say)
 
 
 def _samples(clip: Clip) -> Float32:
     return to_float32(clip.samples())
 
 
-def _read(path: Path) -> Float32:
+def _read(path: Path, say: Callable[[str], object]) -> Float32:
     try:
         return recordings.read(path)
-    except AudioError:
+    except AudioError as error:
+        say(f"{error}; left out")
         return np.zeros(0, np.float32)  # Too short to be a turn.
