@@ -231,7 +231,7 @@ class TurnSettings:
         150.0, "silence after a turn that is surely over", low=100, high=3000
     )
     likely_wait_ms: float = setting(
-        550.0, "silence after a turn that is likely over", low=100, high=5000
+        600.0, "silence after a turn that is likely over", low=100, high=5000
     )
     incomplete_wait_ms: float = setting(
         2000.0, "silence after a turn that surely is not", low=100, high=10000

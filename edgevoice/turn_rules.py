@@ -50,7 +50,7 @@ class Rules:
     """
 
     complete_wait_ms: float = 150.0
-    likely_wait_ms: float = 550.0
+    likely_wait_ms: float = 600.0
     incomplete_wait_ms: float = 2000.0
     unjudged_wait_ms: float = 700.0
     end_of_turn_threshold: float = 0.8

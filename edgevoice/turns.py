@@ -23,6 +23,7 @@ The first three phases are here, the others in :mod:`edgevoice.barge_in`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from edgevoice.barge_in import answering
@@ -222,7 +223,9 @@ def _probability(state: TurnState, rules: Rules) -> float | None:
         return state.probability
     text = _weighed_words(state, rules)
     if text is not None:
-        return combine(state.probability, text, state.witness.trust, state.witness.bound)
+        over = combine(state.probability, text, state.witness.trust, state.witness.bound)
+        settles = state.draft_ending is None or state.witness.draft_settles
+        return over if settles else min(over, math.nextafter(rules.end_of_turn_threshold, 0.0))
     return combine(state.probability, text_completeness(state.text, rules.phrases))
 
 
@@ -294,9 +297,12 @@ def _transcribed(state: TurnState, event: PauseTranscribed, rules: Rules) -> Ste
 def _preparation(state: TurnState, text: str, rules: Rules) -> PrepareAnswer:
     if len(words(text)) < _TELLING_WORDS:
         return PrepareAnswer(state.answer, text)
-    return PrepareAnswer(
-        state.answer, text, _words_needed(state, rules), state.witness is HEARING, state.carried
-    )
+    witness = state.witness
+    sure = rules.end_of_turn_threshold
+    # A draft that settles nothing is worth asking for where the wait would be long without it.
+    wanted = sure if witness.draft_settles else min(witness.likely, sure)
+    doubted_below = words_needed(state.probability, wanted, witness)
+    return PrepareAnswer(state.answer, text, doubted_below, witness is HEARING, state.carried)
 
 
 def _prepare(state: TurnState) -> TurnState:

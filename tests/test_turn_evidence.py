@@ -141,9 +141,9 @@ def test_words_that_are_unfinished_outweigh_a_sure_sound() -> None:
 def test_the_wait_runs_from_the_short_to_the_long_one() -> None:
     assert wait_ms(0.97, 0.0, RULES) == RULES.complete_wait_ms == 150.0
     assert wait_ms(0.0, 0.0, RULES) == RULES.incomplete_wait_ms == 2000.0
-    assert wait_ms(0.79, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 550.0
+    assert wait_ms(0.79, 0.0, RULES) == wait_ms(0.6, 0.0, RULES) == RULES.likely_wait_ms == 600.0
     assert wait_ms(0.45, 0.0, RULES, HEARING.likely) == RULES.likely_wait_ms
-    assert 600.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
+    assert 650.0 < wait_ms(0.55, 0.0, RULES) < wait_ms(0.2, 0.0, RULES) < 2000.0
 
 
 def test_the_wait_is_no_longer_than_the_longest_nor_shorter_than_the_shortest() -> None:
@@ -157,7 +157,7 @@ def test_the_wait_is_no_longer_than_the_longest_nor_shorter_than_the_shortest() 
 def test_what_a_low_threshold_calls_over_is_over() -> None:
     bold = replace(RULES, end_of_turn_threshold=0.3)
     assert wait_ms(0.3, 0.0, bold) == 150.0
-    assert wait_ms(0.29, 0.0, bold) >= 550.0
+    assert wait_ms(0.29, 0.0, bold) >= 600.0
     assert wait_ms(0.0, 0.0, replace(RULES, end_of_turn_threshold=0.0)) == 150.0
 
 

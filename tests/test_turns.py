@@ -9,6 +9,7 @@ from conversation_script import Delays, Sound, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevoice.completeness import HEARING
 from edgevoice.events import (
     Action,
     Announce,
@@ -298,8 +299,17 @@ def test_what_the_recogniser_heard_of_the_end_spares_asking_the_judge() -> None:
 def test_the_surer_the_sound_the_less_whole_the_words_must_be() -> None:
     needed = [prepared_with(ending)[1].sure_from or 0.0 for ending in (None, 0.1, 0.5, 0.9)]
     assert needed[1] > needed[2] > needed[3]
-    assert needed[2] == pytest.approx(RULES.end_of_turn_threshold)
+    assert needed[2] == pytest.approx(HEARING.likely)
     assert needed[0] > RULES.end_of_turn_threshold
+
+
+def test_a_draft_makes_a_turn_likely_over_and_not_surely() -> None:
+    waits = []
+    for own, drafted in ((0.002, None), (0.002, 0.99), (0.99, None)):
+        talk, _ = prepared_with(0.9)
+        talk.send(TextJudged(talk.now_ms, talk.state.answer, own, draft_probability=drafted))
+        waits.append(talk.state.wait_ms)
+    assert waits[0] > waits[1] == RULES.likely_wait_ms > waits[2] == RULES.complete_wait_ms
 
 
 def test_without_a_judge_the_wait_is_the_unjudged_one() -> None:
