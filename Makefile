@@ -37,7 +37,7 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	@tools/system-packages espeak-ng flite pocketsphinx-testdata pulseaudio pulseaudio-utils \
-		libasound2-plugins shellcheck zstd
+		libasound2-plugins shellcheck sox zstd
 	$(PIP) install --progress-bar on -e '.[dev]'
 	@touch $@ $(VENV)/.runtime
 

@@ -40,11 +40,11 @@ from edgevoice.events import (
 )
 from edgevoice.overlap import (
     BRIEF_MS,
-    LOUD_DB,
     Evidence,
     Overlap,
     Verdict,
     below_echo,
+    hidden_by_echo,
     is_background,
     judge,
 )
@@ -80,7 +80,8 @@ def answering(state: TurnState, event: Event, rules: Rules) -> Step:
         case SpeechSuspected(onset_ms=onset_ms, echo_margin_db=margin_db):
             if over is not None or below_echo(margin_db, rules):
                 return state, []
-            return _duck(replace(state, over=Overlap(onset_ms, echo_margin_db=margin_db)))
+            suspected = Overlap(onset_ms, echo_margin_db=margin_db, began_db=margin_db)
+            return _duck(replace(state, over=suspected))
         case SpeechDismissed() if over is not None and not over.speech_ms:
             return _restore(state, over)
         case SpeechStarted():
@@ -133,7 +134,9 @@ def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
         if below_echo(margin_db, rules):
             # The agent's own echo: listened to, since a voice may be under it, and not obeyed.
             speech_ms = max(at_ms - onset_ms, 1.0)
-            echo = Overlap(onset_ms, speech_ms, echoing=True, echo_margin_db=margin_db)
+            echo = Overlap(
+                onset_ms, speech_ms, echoing=True, echo_margin_db=margin_db, began_db=margin_db
+            )
             return replace(state, over=echo), []
         over = Overlap(onset_ms)
     if not over.speech_ms:
@@ -142,6 +145,7 @@ def _started(state: TurnState, event: SpeechStarted, rules: Rules) -> Step:
     over = replace(
         over,
         echo_margin_db=_loudest(over.echo_margin_db, margin_db),
+        began_db=margin_db if over.began_db is None else over.began_db,
         loudness_db=event.loudness_db,
     )
     ducked, actions = _duck(replace(state, over=over))
@@ -253,8 +257,7 @@ def _heard(state: TurnState, over: Overlap, event: OverlapHeard, rules: Rules) -
 def _goes_on_ms(over: Overlap, verdict: Verdict) -> float:
     """Return the silence behind ``over`` before the agent goes on."""
     own_ms = _GOES_ON_MS.get(verdict, 0.0)
-    hidden = over.echo_margin_db is not None and over.echo_margin_db < LOUD_DB
-    return max(own_ms, _CLEARS_MS) if hidden else own_ms
+    return max(own_ms, _CLEARS_MS) if hidden_by_echo(over) else own_ms
 
 
 def _hold_over(state: TurnState, over: Overlap, at_ms: float, rules: Rules) -> Step:

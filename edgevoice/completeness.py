@@ -78,8 +78,8 @@ area under the curve of 0.58 and 0.64, the words with 0.94 and 0.80, the words a
 HEARING = Witness(
     trust=0.7, bound=0.98, length=0.0, question_mark=1.8, likely=0.4, draft_settles=False
 )
-"""What the recogniser's encoder heard (:mod:`edgevoice.engines.heard_ending`), which tells how much
-has been said as well: 0.93 and 0.94 of the same utterances, 0.97 and 0.92 with the words.
+"""What the recogniser's encoder heard (:mod:`edgevoice.engines.encoder_judge`), which tells how
+much has been said as well: 0.93 and 0.94 of the same utterances, 0.97 and 0.92 with the words.
 
 It is sure enough without a draft, and what a draft garbles may look whole: "he might have been"
 cut behind "made" is unfinished, "he might have be ma" is not. A draft keeps what was misheard from

@@ -142,6 +142,8 @@ class OverlapHeard:
         remaining_ms: How much of what has been made of the answer is still to be heard; None
             while more is being made.
         heard_by: Of two passes, which one's text it is.
+        nod: Probability that the speech so far is a nod, by its sound; None where the recogniser
+            cannot say.
     """
 
     at_ms: float
@@ -150,6 +152,7 @@ class OverlapHeard:
     said: str = ""
     remaining_ms: float | None = None
     heard_by: HeardBy = ""
+    nod: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

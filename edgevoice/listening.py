@@ -353,7 +353,11 @@ class Listener:
             whole = self._recogniser.conclude
             heard = whole("interjection") if quiet else self._recogniser.glance()
         finally:
-            self._post(OverlapHeard(self._now_ms(), probe, heard.text, heard_by=heard.heard_by))
+            self._post(
+                OverlapHeard(
+                    self._now_ms(), probe, heard.text, heard_by=heard.heard_by, nod=heard.nod
+                )
+            )
 
     def _judge_pause(self, pause: int, audio: Float32) -> None:
         if pause != self._wanted_pause or self._judge is None:

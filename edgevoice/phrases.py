@@ -74,6 +74,10 @@ class Phrases:
         """Whether ``said`` holds a word that wants the agent to stop, or to hear something."""
         return any(_ends_with(said[: i + 1], self.stops) for i in range(len(said)))
 
+    def begins_with_stop(self, said: Sequence[str]) -> bool:
+        """Whether the first of ``said`` are such words."""
+        return any(tuple(said[:end]) in self.stops for end in range(1, len(said) + 1))
+
     def begins_backchannel(self, said: Sequence[str]) -> bool:
         """Whether ``said`` may be a backchannel of which the end has not been heard."""
         if not said:

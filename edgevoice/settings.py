@@ -117,6 +117,11 @@ class RecogniserSettings:
         "let `model` judge from its own hearing whether a turn is over, where it can: "
         "whisper-tiny.en; [end_of_turn] model is asked where it cannot",
     )
+    judges_nods: bool = setting(
+        True,
+        "let `model` judge from its own hearing whether speech over the agent is a nod, where it "
+        "can: whisper-tiny.en",
+    )
     max_utterance_s: float = setting(
         28.0, "a longer utterance is closed and taken as it is", low=2, high=28
     )

@@ -175,7 +175,9 @@ class Transcript:
         heard_by: The pass that heard it.
         trouble: Why the second pass had no part in it, "" where nothing went wrong.
         ending: Probability that the turn ends here, judged from the sound; None where the
-            recogniser cannot say.
+            recogniser cannot say, or was asked for an interjection.
+        nod: Probability that the speech so far is a nod ("mm-hm"), judged from the sound; None
+            where the recogniser cannot say, or was asked for a turn.
     """
 
     text: str
@@ -184,6 +186,7 @@ class Transcript:
     heard_by: HeardBy = ""
     trouble: str = ""
     ending: float | None = None
+    nod: float | None = None
 
 
 Expected = Literal["turn", "interjection"]

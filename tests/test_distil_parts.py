@@ -117,7 +117,7 @@ def test_speed_keeps_the_level() -> None:
 
 
 def test_the_projects_sentences_have_no_slot_left_and_differ() -> None:
-    requests = sentences.own_requests()
+    requests = sentences.own("requests")
     said = [requests.draw(np.random.default_rng(seed)) for seed in range(400)]
     assert len(set(said)) > 350
     assert not any("{" in text or "  " in text or " a e" in text for text in said)

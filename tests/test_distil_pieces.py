@@ -25,7 +25,7 @@ LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 
 
 def requests(count: int) -> list[str]:
-    source = sentences.own_requests()
+    source = sentences.own("requests")
     return [transcript(source.draw(np.random.default_rng(seed))) for seed in range(count)]
 
 

@@ -274,6 +274,43 @@ def test_several_words_are_a_sentence_sooner_than_one() -> None:
     assert verdict("and Mr. John", overlap=Overlap(0.0, 800.0)) is Verdict.INTERRUPTION
 
 
+def judged(text: str, nod: float | None, overlap: Overlap, said: str = "the capital") -> Verdict:
+    return judge(overlap, OverlapHeard(0.0, 1, text, said, 5000.0, nod=nod), RULES)[0]
+
+
+def test_what_the_encoder_takes_for_no_nod_need_not_last() -> None:
+    brief, short = Overlap(0.0, 380.0), Overlap(0.0, 450.0)
+    assert judged("he was", None, short) is Verdict.UNCLEAR
+    assert judged("he was", 0.5, short) is Verdict.UNCLEAR
+    assert judged("he was", 0.2, short) is Verdict.INTERRUPTION
+    assert judged("and Mr.", 0.2, short) is Verdict.INTERRUPTION
+    assert judged("he was", 0.2, brief) is Verdict.UNCLEAR
+    assert judged("he was", 0.05, brief) is Verdict.INTERRUPTION
+    # "Okay, that is enough" so far; as soon as it is over, it was a nod.
+    assert judged("okay", 0.05, brief) is Verdict.INTERRUPTION
+    assert judged("okay", 0.2, brief) is Verdict.BACKCHANNEL
+    assert judged("okay", 0.05, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.BACKCHANNEL
+    assert judged("you had", 0.2, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.UNCLEAR
+
+
+def test_what_the_encoder_takes_for_a_nod_is_one_whatever_was_heard() -> None:
+    short = Overlap(0.0, 700.0)
+    assert judged("and I'm sorry", 0.5, short) is Verdict.INTERRUPTION
+    assert judged("and I'm sorry", 0.98, short) is Verdict.UNCLEAR
+    assert judged("they were married", 0.98, short) is Verdict.UNCLEAR
+    assert judged("outside outside", 0.98, Overlap(0.0, 900.0)) is Verdict.UNCLEAR
+    assert judged("they were married", 0.98, Overlap(0.0, 1100.0)) is Verdict.INTERRUPTION
+    # A wish is a wish, and under the agent's echo the encoder hears both.
+    assert judged("stop it", 0.98, short) is Verdict.INTERRUPTION
+    echo = Overlap(0.0, 700.0, echo_margin_db=5.0)
+    assert judged("and I'm sorry", 0.98, echo) is Verdict.INTERRUPTION
+    assert judged("he was", 0.05, Overlap(0.0, 450.0, echo_margin_db=5.0)) is Verdict.UNCLEAR
+    died_away = Overlap(0.0, 450.0, echo_margin_db=40.0, began_db=5.0)
+    assert judged("he was", 0.05, died_away) is Verdict.UNCLEAR
+    far = Overlap(0.0, 450.0, echo_margin_db=40.0, began_db=30.0)
+    assert judged("he was", 0.05, far) is Verdict.INTERRUPTION
+
+
 def test_a_short_word_that_is_no_wish_is_let_go_unless_the_agent_asked() -> None:
     ended = Overlap(0.0, 600.0, end_ms=600.0)
     assert verdict("Yack", overlap=ended) is Verdict.UNCLEAR

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevoice import catalogue
-from edgevoice.commands import export_distil, export_ending
+from edgevoice.commands import export_distil, export_ending, export_nod
 from edgevoice.commands.printing import print_json, print_table
 from edgevoice.errors import (
     EXIT_FAILURE,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 HELP = "make a checked artifact of source weights"
 
-_ACTIONS = ("plan", "check", "distil", "ending", "qnn", "list")
+_ACTIONS = ("plan", "check", "distil", "ending", "nod", "qnn", "list")
 _MAKE = "SOURCE"
 _THREADS = 2
 
@@ -81,6 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ending = actions.add_parser("ending", help=export_ending.HELP)
     export_ending.add_arguments(ending)
     ending.set_defaults(act=export_ending.run)
+    nod = actions.add_parser("nod", help=export_nod.HELP)
+    export_nod.add_arguments(nod)
+    nod.set_defaults(act=export_nod.run)
     npu = actions.add_parser("qnn", help="compile an artifact for a Snapdragon's NPU")
     npu.add_argument("artifact", help="installed artifact; its files stay as they are")
     npu.add_argument("--soc", required=True, help="chip; `edgevoice export list` has them")

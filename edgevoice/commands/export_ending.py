@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgevoice.commands.printing import print_json
 from edgevoice.errors import EXIT_OK, ConfigError
@@ -20,7 +22,6 @@ _DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = _DESCRIPTION
-    parser.add_argument("recogniser", help="installed Whisper, as whisper-tiny.en-int8")
     parser.add_argument(
         "--speech",
         type=Path,
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings (wav, flac, ogg, mp3), each one whole turn of 1 to 12 s, or the "
         "generator's shards; several are all used",
     )
+    add_fitting(parser)
+
+
+def add_fitting(parser: argparse.ArgumentParser) -> None:
+    """Declare what every judge's fit takes."""
+    parser.add_argument("recogniser", help="installed Whisper, as whisper-tiny.en-int8")
     parser.add_argument(
         "--out",
         type=Path,
@@ -51,29 +58,44 @@ def run(parsed: argparse.Namespace) -> int:
     Raises:
         ConfigError: An option's value cannot be used.
     """
-    from edgevoice.export.ending import fitting, making
+    from edgevoice.export.ending import making
     from edgevoice.store import Store
 
-    penalty = fitting.PENALTY if parsed.penalty is None else parsed.penalty
+    request = making.Request(
+        penalty=checked_penalty(parsed),
+        recogniser=Store.default().path(parsed.recogniser),
+        speech=tuple(parsed.speech),
+        out=parsed.out,
+        threads=parsed.threads,
+        seed=parsed.seed,
+    )
+    show(making.make(request, meter_for_stderr(), say), parsed)
+    return EXIT_OK
+
+
+def checked_penalty(parsed: argparse.Namespace) -> float:
+    """Return the penalty, once the options that :func:`add_fitting` declares are all right.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    from edgevoice.export.ending import fitting
+
+    penalty: float = fitting.PENALTY if parsed.penalty is None else parsed.penalty
     if not 0.0 < penalty <= 100.0:
         raise ConfigError(f"--penalty {penalty:g}: above 0 and at most 100 is allowed; try 0.03")
     if parsed.out.suffix != ".npz":
         raise ConfigError(f"--out {parsed.out}: it is an npz file; name it FILE.npz")
     if parsed.threads < 1:
         raise ConfigError(f"--threads {parsed.threads}: 1 or more are needed")
-    request = making.Request(
-        recogniser=Store.default().path(parsed.recogniser),
-        speech=tuple(parsed.speech),
-        out=parsed.out,
-        penalty=penalty,
-        threads=parsed.threads,
-        seed=parsed.seed,
-    )
-    report = making.make(request, meter_for_stderr(), say)
+    return penalty
+
+
+def show(report: Mapping[str, Any], parsed: argparse.Namespace) -> None:
+    """Print what a fit reports."""
     if parsed.json:
         print_json(report)
-    else:
-        for name, value in report.items():
-            print(f"{name.replace('_', ' ')}: {value}")
-        print(f"wrote {request.out}")
-    return EXIT_OK
+        return
+    for name, value in report.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    print(f"wrote {parsed.out}")

@@ -8,13 +8,13 @@ against made-up words. What decodes is :mod:`edgevoice.engines.sherpa_offline_pa
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgevoice.engines.agreement import LocalAgreement
+from edgevoice.engines.encoder_judge import EncoderJudge
 from edgevoice.engines.hallucination import Sound, believable
-from edgevoice.engines.heard_ending import HeardEnding
 from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.engines.utterance_decoder import (
@@ -51,6 +51,22 @@ _CPU = Ran()
 _NOTHING = Written("")
 
 
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What judges speech from the decoder's states; None: nothing does.
+
+    Attributes:
+        ending: Whether a turn ends.
+        nod: Whether speech over the agent is a nod.
+    """
+
+    ending: EncoderJudge | None = None
+    nod: EncoderJudge | None = None
+
+
+_NO_JUDGES = Judges()
+
+
 class OfflineRecogniser:
     """One conversation's segmented recogniser (:class:`edgevoice.stages.Recogniser`).
 
@@ -58,7 +74,7 @@ class OfflineRecogniser:
         decoder: Shared by all conversations.
         partial_interval_ms: New audio between two decodes.
         longest_ms: Utterances beyond this are cut at their quietest spot and decoded in pieces.
-        ending: Judges from the decoder's states whether the turn ends; None: nothing does.
+        judges: Of the decoder's states.
     """
 
     def __init__(
@@ -66,10 +82,10 @@ class OfflineRecogniser:
         decoder: UtteranceDecoder,
         partial_interval_ms: float,
         longest_ms: float,
-        ending: HeardEnding | None = None,
+        judges: Judges = _NO_JUDGES,
     ) -> None:
         self._decoder = decoder
-        self._ending = ending
+        self._judges = judges
         self._interval_samples = ms_to_samples(partial_interval_ms)
         self._longest_samples = ms_to_samples(longest_ms)
         self._agreement = LocalAgreement()
@@ -128,13 +144,14 @@ class OfflineRecogniser:
         text = self._heard.text if known else self._decode(expected)
         whole = _join(self._settled, text)
         audio_ms = samples_to_ms(self._heard_samples)
-        ending = self._ending_heard() if expected == "turn" else None
-        return Transcript(whole, whole, audio_ms, ending=ending)
+        if expected == "turn":
+            return Transcript(whole, whole, audio_ms, ending=self._judged(self._judges.ending))
+        return Transcript(whole, whole, audio_ms, nod=self._judged(self._judges.nod))
 
-    def _ending_heard(self) -> float | None:
-        if self._ending is None or self._heard.states is None:
+    def _judged(self, judge: EncoderJudge | None) -> float | None:
+        if judge is None or self._heard.states is None:
             return None
-        return self._ending.probability(self._heard.states, self._heard_until // STATE_SAMPLES)
+        return judge.probability(self._heard.states, self._heard_until // STATE_SAMPLES)
 
     def glance(self) -> Transcript:
         """Return the text of all audio since the last reset: there is no cheaper one."""
@@ -190,7 +207,7 @@ class OfflineRecogniserModel:
         settings: The interval of partials and the longest utterance count.
         longest_ms: Audio that one decode takes.
         provider: What it runs on.
-        ending: Judges from the decoder's states whether the turn ends; None: nothing does.
+        judges: Of the decoder's states.
     """
 
     def __init__(
@@ -199,13 +216,13 @@ class OfflineRecogniserModel:
         settings: RecogniserSettings,
         longest_ms: float,
         provider: Ran = _CPU,
-        ending: HeardEnding | None = None,
+        judges: Judges = _NO_JUDGES,
     ) -> None:
         self._decoder: UtteranceDecoder | None = decoder
         self._partial_interval_ms = settings.partial_interval_ms
         self._longest_ms = min(longest_ms, settings.max_utterance_s * 1000.0)
         self.provider = provider
-        self._ending = ending
+        self._judges = judges
 
     @property
     def decoder(self) -> UtteranceDecoder:
@@ -216,7 +233,7 @@ class OfflineRecogniserModel:
     def open(self) -> OfflineRecogniser:
         """Start a recogniser for one conversation."""
         return OfflineRecogniser(
-            self.decoder, self._partial_interval_ms, self._longest_ms, self._ending
+            self.decoder, self._partial_interval_ms, self._longest_ms, self._judges
         )
 
     def close(self) -> None:

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice.engines import heard_ending
+from edgevoice.engines import encoder_judge
 from edgevoice.engines.artifact_files import engine_value, onnx_file
+from edgevoice.engines.encoder_judge import ENDINGS, NODS, EncoderJudge
 from edgevoice.engines.log_mel import HOP_SAMPLES, log_mel
 from edgevoice.engines.ort import open_session
 from edgevoice.engines.providers import Ran
-from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
+from edgevoice.engines.segmented_recogniser import Judges, OfflineRecogniserModel
 from edgevoice.engines.utterance_decoder import Written
 from edgevoice.engines.whisper_greedy import GreedyWhisper, most_tokens
 from edgevoice.frames import SAMPLE_RATE_HZ, Float32, samples_to_ms
@@ -114,7 +115,14 @@ def load(
     whisper.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
     most_ms = (_MOST_FRAMES - quiet_frames) * _FRAME_MS
     longest_ms = min(engine_value(manifest, "longest_ms", most_ms), most_ms)
-    ending = heard_ending.for_artifact(manifest.name) if settings.judges_endings else None
-    if ending is not None and ending.width != decoder.width:
-        ending = None  # Another model of that name.
-    return OfflineRecogniserModel(whisper, settings, longest_ms, provider, ending)
+    judges = Judges(
+        _judge(ENDINGS, manifest, decoder.width) if settings.judges_endings else None,
+        _judge(NODS, manifest, decoder.width) if settings.judges_nods else None,
+    )
+    return OfflineRecogniserModel(whisper, settings, longest_ms, provider, judges)
+
+
+def _judge(root: Path, manifest: Manifest, width: int) -> EncoderJudge | None:
+    judge = encoder_judge.for_artifact(root, manifest.name)
+    # Of another width it is another model of that name.
+    return judge if judge is not None and judge.width == width else None

@@ -8,7 +8,7 @@ however roughly, goes on with the first shard that is missing and draws what it 
 Owns the recipe and the loop. The recipe is TOML:
 
     [[text]]
-    kind = "requests"                # the project's own sentences
+    kind = "requests"                # the project's own sentences; also "nods" and "replies"
     share = 0.5
     [[text]]
     kind = "book"                    # or "words": a list of words
@@ -136,10 +136,10 @@ def generate(
 
 def _text(part: object, recipe: Path) -> Share[sentences.Source]:
     table = Table(part, f"{recipe}: [[text]]", ("kind", "share"), ("path", "source", "licence"))
-    kind = table.choice("kind", ("requests", "book", "words"))
+    kind = table.choice("kind", (*sentences.OWN, "book", "words"))
     share = table.number("share", 0.0, 1e6)
-    if kind == "requests":
-        return Share(sentences.own_requests(), share, "edgevoice's own sentences", "Apache-2.0")
+    if kind in sentences.OWN:
+        return Share(sentences.own(kind), share, "edgevoice's own sentences", "Apache-2.0")
     path, licence = _file(table, recipe)
     reader = sentences.read_book if kind == "book" else sentences.read_words
     return Share(reader(path), share, str(table.get("source", str, path.name)), licence)

@@ -72,7 +72,7 @@ def read_words(path: Path) -> list[str]:
 def requests(number: int, seed: int, weight: float = 1.0) -> Text:
     """Return ``number`` of the project's own requests."""
     random = np.random.default_rng(seed)
-    source = sentences.own_requests()
+    source = sentences.own("requests")
     return Text([transcript(source.draw(random)) for _ in range(number)], weight)
 
 

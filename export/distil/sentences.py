@@ -82,9 +82,14 @@ class Requests:
         return _AN.sub("n", text[:1].upper() + text[1:])
 
 
-def own_requests() -> Requests:
-    """Return the project's own sentences."""
-    file = resources.files("edgevoice.export").joinpath("distil/texts/requests.toml")
+OWN = ("requests", "nods", "replies")
+"""Sentences written for this project: to an assistant that listens, and two kinds of what is said
+while it speaks."""
+
+
+def own(kind: str) -> Requests:
+    """Return the project's own sentences of one of the kinds in :data:`OWN`."""
+    file = resources.files("edgevoice.export").joinpath(f"distil/texts/{kind}.toml")
     data = tomllib.loads(file.read_text(encoding="utf-8"))
     return Requests(data["templates"], data["slots"])
 

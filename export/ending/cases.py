@@ -30,8 +30,8 @@ _LEAD_SAMPLES = ms_to_samples(300)
 _FADE_SAMPLES = ms_to_samples(5)
 _SILENCE_MS = (40.0, 160.0)
 """Behind the speech, as a detector of speech leaves it before it says that there is none."""
-_PEAK = 0.25
-_GAINS = (0.4, 1.6)
+PEAK = 0.25
+GAINS = (0.4, 1.6)
 _LOUD_DB, _SILENT_DB = (12.0, 40.0), 60.0
 _COLOUR = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
 
@@ -57,11 +57,12 @@ def cases(recording: Float32, random: np.random.Generator) -> Iterator[Case]:
     """
     if not SHORTEST_S * SAMPLE_RATE_HZ <= recording.size <= LONGEST_S * SAMPLE_RATE_HZ:
         return
-    level = _loudness(recording)
-    loud = level > _QUIET * np.percentile(level, 95)
-    voiced = np.flatnonzero(loud)
+    level = loudness(recording)
+    voiced = voiced_frames(level)
     if voiced.size < _FEWEST_FRAMES:
         return
+    loud = np.zeros(level.size, bool)
+    loud[voiced] = True
     begin, end = int(voiced[0]), int(voiced[-1]) + 1
     yield Case("whole", _heard(recording, begin, end, random, fade=False))
     pauses = _pauses(loud, begin, end)
@@ -72,10 +73,20 @@ def cases(recording: Float32, random: np.random.Generator) -> Iterator[Case]:
     yield Case("cut", _heard(recording, begin, place, random, fade=True))
 
 
-def _loudness(samples: Float32) -> NDArray[np.float32]:
+def loudness(samples: Float32) -> NDArray[np.float32]:
+    """Return the RMS of each 10 ms."""
     frames = samples[: samples.size // _FRAME * _FRAME].reshape(-1, _FRAME)
     level: NDArray[np.float32] = np.sqrt(np.square(frames).mean(axis=1))
     return level
+
+
+def voiced_frames(level: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return which frames of :func:`loudness` are not quiet; none of silence."""
+    return (
+        np.flatnonzero(level > _QUIET * np.percentile(level, 95))
+        if level.size
+        else np.empty(0, np.intp)
+    )
 
 
 def _pauses(loud: NDArray[np.bool_], begin: int, end: int) -> list[int]:
@@ -105,7 +116,7 @@ def _heard(
     recording: Float32, begin: int, end: int, random: np.random.Generator, *, fade: bool
 ) -> Float32:
     """Return frames ``begin`` to ``end`` and a silence: the recording's own, or none of it."""
-    gain = _PEAK / max(1e-4, float(np.abs(recording).max())) * random.uniform(*_GAINS)
+    gain = PEAK / max(1e-4, float(np.abs(recording).max())) * random.uniform(*GAINS)
     speech = (recording[begin * _FRAME : end * _FRAME] * gain).astype(np.float64)
     length = ms_to_samples(random.uniform(*_SILENCE_MS))
     behind = recording[end * _FRAME : end * _FRAME + length].astype(np.float64) * gain
@@ -113,6 +124,14 @@ def _heard(
         ramp = min(_FADE_SAMPLES, speech.size)
         speech[speech.size - ramp :] *= np.linspace(1.0, 0.0, ramp)
         behind = np.zeros(length)
+    return in_noise(speech, behind, random)
+
+
+def in_noise(
+    speech: NDArray[np.float64], behind: NDArray[np.float64], random: np.random.Generator
+) -> Float32:
+    """Return ``speech`` and what is heard ``behind`` it, after a silence, in noise that is drawn:
+    float32, as long as all of them."""
     samples = np.concatenate((np.zeros(_LEAD_SAMPLES), speech, behind))
     below_db = random.uniform(*_LOUD_DB) if random.random() < 0.5 else _SILENT_DB
     noise = random.standard_normal(samples.size)

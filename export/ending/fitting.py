@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevoice.engines.heard_ending import HeardEnding
+from edgevoice.engines.encoder_judge import EncoderJudge
 from edgevoice.frames import Float32
 
 PENALTY = 0.03
@@ -16,7 +16,7 @@ _STEPS = 20
 _NEAR = 1e-4
 
 
-def fit(features: Float32, whole: NDArray[np.bool_], penalty: float = PENALTY) -> HeardEnding:
+def fit(features: Float32, whole: NDArray[np.bool_], penalty: float = PENALTY) -> EncoderJudge:
     """Fit ``features`` ([cases, n], float32) to whether each is ``whole``, both kinds as weighty.
 
     Newton's method (Bishop 2006, "Pattern Recognition and Machine Learning", section 4.3.3).
@@ -40,7 +40,7 @@ def fit(features: Float32, whole: NDArray[np.bool_], penalty: float = PENALTY) -
         if float(np.abs(step).max()) < _NEAR:
             break
     weights = found[:-1] / spread
-    return HeardEnding(weights.astype(np.float32), float(found[-1] - weights @ mean))
+    return EncoderJudge(weights.astype(np.float32), float(found[-1] - weights @ mean))
 
 
 def area(higher: NDArray[np.float64], lower: NDArray[np.float64]) -> float:

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgevoice.engines import heard_ending
-from edgevoice.engines.heard_ending import HeardEnding
+from edgevoice.engines import encoder_judge
+from edgevoice.engines.encoder_judge import EncoderJudge
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel, heard_as
 from edgevoice.engines.utterance_decoder import Listening
-from edgevoice.errors import AudioError, ConfigError, ExportError
-from edgevoice.export.distil import recordings, shards
-from edgevoice.export.distil.shards import Clip
+from edgevoice.errors import ConfigError, ExportError
 from edgevoice.export.ending.cases import Case, cases
 from edgevoice.export.ending.fitting import area, fit
-from edgevoice.frames import Float32, to_float32
+from edgevoice.export.ending.speech import clips
+from edgevoice.frames import Float32
 from edgevoice.progress import Meter
 from edgevoice.settings import RecogniserSettings
 from edgevoice.whole_file import write_whole
@@ -74,22 +72,15 @@ def make(request: Request, meter: Meter, say: Callable[[str], object]) -> dict[s
         ExportError: The recogniser has no encoder of its own here that could be judged by.
         ArtifactError: It is not installed, or is none.
     """
-    settings = RecogniserSettings(threads=request.threads)
-    model = load_recogniser(request.recogniser, settings)
-    decoder: object = model.decoder if isinstance(model, OfflineRecogniserModel) else None
-    if not isinstance(decoder, Listening):
-        raise ExportError(
-            f"{request.recogniser.name}: its encoder's outputs are not to be had; a Whisper of "
-            "edgevoice's own export is needed, such as whisper-tiny.en-int8"
-        )
+    decoder = listening(request.recogniser, request.threads)
     random = np.random.default_rng([request.seed, 0x65])
     found = _Heard([], [], [])
-    clips = _clips(request.speech, say)
+    recordings = clips(request.speech, say, _is_whole)
     with meter("listen", None):
-        for number, clip in enumerate(clips):
+        for number, recording in enumerate(recordings):
             if number % _TOLD_EVERY == 0:
-                say(f"{number} of {len(clips)} recordings heard")
-            for case in cases(clip(), random):
+                say(f"{number} of {len(recordings)} recordings heard")
+            for case in cases(recording(), random):
                 found.features.append(_features(decoder, case))
                 found.kinds.append(case.kind)
                 found.recordings.append(number)
@@ -109,24 +100,21 @@ def make(request: Request, meter: Meter, say: Callable[[str], object]) -> dict[s
         ending = fit(features, kinds == "whole", request.penalty)
     report = {
         "recogniser": request.recogniser.name,
-        "recordings": len(clips),
+        "recordings": len(recordings),
         "cases": dict(Counter(found.kinds)),
         "penalty": request.penalty,
         **report,
     }
-    request.out.parent.mkdir(parents=True, exist_ok=True)
-    heard_ending.write(ending, request.out)
-    beside = request.out.with_suffix(".json")
-    write_whole(beside, (json.dumps(report, indent=2) + "\n").encode())
+    write_beside(request.out, ending, report)
     return report
 
 
 def _features(decoder: Listening, case: Case) -> Float32:
     samples, end = heard_as(case.samples)
-    return heard_ending.features(decoder.states(samples), end)
+    return encoder_judge.features(decoder.states(samples), end)
 
 
-def _judged(ending: HeardEnding, features: Float32, kinds: Any) -> dict[str, Any]:
+def _judged(ending: EncoderJudge, features: Float32, kinds: Any) -> dict[str, Any]:
     odds = (features @ ending.weights + ending.bias).astype(np.float64)
     whole = odds[kinds == "whole"]
     areas = {
@@ -137,35 +125,30 @@ def _judged(ending: HeardEnding, features: Float32, kinds: Any) -> dict[str, Any
     return {"held_out_cases": dict(Counter(kinds.tolist())), **areas}
 
 
-def _clips(
-    folders: Sequence[Path], say: Callable[[str], object]
-) -> Sequence[Callable[[], Float32]]:
-    found: list[Callable[[], Float32]] = []
-    for folder in folders:
-        before = len(found)
-        found += list(_of(folder, say))
-        say(f"{folder}: {len(found) - before} recordings")
-    return found
+def _is_whole(text: str) -> bool:
+    """Say whether the generator said a sentence: its longer texts are cut anywhere."""
+    return text[:1].isupper() and text.endswith(_WHOLE_ENDS)
 
 
-def _of(folder: Path, say: Callable[[str], object]) -> Iterator[Callable[[], Float32]]:
-    if any(folder.glob("*.pcm")):
-        for clip in shards.clips(folder):
-            # The generator's longer texts are cut anywhere.
-            if clip.line.text[:1].isupper() and clip.line.text.endswith(_WHOLE_ENDS):
-                yield partial(_samples, clip)
-        return
-    for path in recordings.find(folder):
-        yield partial(_read, path, say)
+def listening(recogniser: Path, threads: int) -> Listening:
+    """Load the encoder in the folder ``recogniser``.
+
+    Raises:
+        ExportError: It has none of its own here that could be judged by.
+        ArtifactError: It is not installed, or is no recogniser.
+    """
+    model = load_recogniser(recogniser, RecogniserSettings(threads=threads))
+    decoder: object = model.decoder if isinstance(model, OfflineRecogniserModel) else None
+    if not isinstance(decoder, Listening):
+        raise ExportError(
+            f"{recogniser.name}: its encoder's outputs are not to be had; a Whisper of "
+            "edgevoice's own export is needed, such as whisper-tiny.en-int8"
+        )
+    return decoder
 
 
-def _samples(clip: Clip) -> Float32:
-    return to_float32(clip.samples())
-
-
-def _read(path: Path, say: Callable[[str], object]) -> Float32:
-    try:
-        return recordings.read(path)
-    except AudioError as error:
-        say(f"{error}; left out")
-        return np.zeros(0, np.float32)  # Too short to be a turn.
+def write_beside(out: Path, judge: EncoderJudge, report: dict[str, Any]) -> None:
+    """Write ``judge`` to ``out``, and the report beside it as JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    encoder_judge.write(judge, out)
+    write_whole(out.with_suffix(".json"), (json.dumps(report, indent=2) + "\n").encode())

@@ -1,10 +1,11 @@
-"""Does the turn end here, judged from what the recogniser's own encoder made of it.
+"""What kind of speech it is, judged from what the recogniser's own encoder made of it.
 
-An encoder that was trained to write words with marks hears how a sentence ends: the fall of the
-voice, the lengthened syllable, the words themselves. A logistic regression on its outputs around
-the end of the speech reads that off, at no cost beside the decode that is made in any case.
-`edgevoice export ending` fits one; :data:`ROOT` holds those that come with edgevoice, and says what
-they were fitted on.
+An encoder that was trained to write words with marks hears how a sentence ends, and whether it is
+one: the fall of the voice, the lengthened syllable, the words themselves. A logistic regression on
+its outputs around the end of the speech reads that off, at no cost beside the decode that is made
+in any case. There is one that says whether a turn is over (:data:`ENDINGS`, `edgevoice export
+ending` fits it), and one that says whether speech over the agent is a nod (:data:`NODS`, `edgevoice
+export nod`). Those that come with edgevoice lie in these folders, with what they were fitted on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from edgevoice.errors import ArtifactError
 from edgevoice.frames import Float32
 from edgevoice.whole_file import write_whole
 
-ROOT = Path(__file__).parents[1] / "endings"
+ENDINGS = Path(__file__).parents[1] / "endings"
+"""Does the turn end here."""
+NODS = Path(__file__).parents[1] / "nods"
+"""Is this, so far, "mm-hm", "yeah" or the like, and no more."""
 
 WINDOWS = ((-4, 0), (-12, -4), (-32, -12), (-64, -32), (0, 4), (4, 10))
 """Frames, relative to the end of what was heard, whose means are looked at. What lies behind the
@@ -31,8 +35,8 @@ end is silence, and holds what the encoder gathered over all of the speech."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeardEnding:
-    """A fitted judgement.
+class EncoderJudge:
+    """A fitted judgement: of one kind of speech, against all other.
 
     Attributes:
         weights: float32, [windows x width].
@@ -48,9 +52,10 @@ class HeardEnding:
         return len(self.weights) // len(WINDOWS)
 
     def probability(self, states: NDArray[Any], end: int) -> float:
-        """Return the probability in [0, 1] that the turn ends at frame ``end`` of ``states``.
+        """Return the probability in [0, 1] that the speech that is heard up to ``end`` is of its
+        kind.
 
-        Whole turns and pauses in turns are taken to be equally likely.
+        Both kinds are taken to be equally likely.
 
         Args:
             states: float32, [frames, width], as :attr:`Written.states
@@ -77,19 +82,21 @@ def features(states: NDArray[Any], end: int) -> Float32:
     return found.ravel()
 
 
-def for_artifact(name: str) -> HeardEnding | None:
-    """Return the judgement for the artifact ``name``, as "whisper-tiny.en-int8"; None: none fits.
+def for_artifact(root: Path, name: str) -> EncoderJudge | None:
+    """Return the judgement in ``root`` for the artifact ``name``, as "whisper-tiny.en-int8".
+
+    None where there is none for it.
 
     Raises:
         ArtifactError: Its file is damaged.
     """
-    for path in sorted(ROOT.glob("*.npz")):
+    for path in sorted(root.glob("*.npz")):
         if f"{name}-".startswith(f"{path.stem}-"):
             return read(path)
     return None
 
 
-def read(path: Path) -> HeardEnding:
+def read(path: Path) -> EncoderJudge:
     """Return what :func:`write` wrote.
 
     Raises:
@@ -100,7 +107,7 @@ def read(path: Path) -> HeardEnding:
             weights, bias = stored["weights"], float(stored["bias"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise ArtifactError(
-            f"{path} holds no judgement of endings ({error}); install edgevoice again"
+            f"{path} holds no judgement by an encoder ({error}); install edgevoice again"
         ) from error
     whole = weights.ndim == 1 and len(weights) and len(weights) % len(WINDOWS) == 0
     if not whole or weights.dtype != np.float32 or not np.isfinite([*weights, bias]).all():
@@ -108,11 +115,11 @@ def read(path: Path) -> HeardEnding:
             f"{path}: weights of shape {weights.shape}; finite float32 of {len(WINDOWS)} windows "
             "are needed; install edgevoice again"
         )
-    return HeardEnding(weights, bias)
+    return EncoderJudge(weights, bias)
 
 
-def write(ending: HeardEnding, path: Path) -> None:
-    """Write ``ending`` as an npz file, whole or not at all."""
+def write(judge: EncoderJudge, path: Path) -> None:
+    """Write ``judge`` as an npz file, whole or not at all."""
     content = io.BytesIO()
-    np.savez(content, weights=ending.weights, bias=np.float32(ending.bias))
+    np.savez(content, weights=judge.weights, bias=np.float32(judge.bias))
     write_whole(path, content.getvalue())

@@ -11,21 +11,27 @@ import pytest
 from speech import librivox, silence, spoken
 
 from edgevoice.cli import main
-from edgevoice.engines import heard_ending
-from edgevoice.engines.heard_ending import WINDOWS, HeardEnding, features
+from edgevoice.engines import encoder_judge
+from edgevoice.engines.encoder_judge import ENDINGS, NODS, WINDOWS, EncoderJudge, features
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.segmented_recogniser import OfflineRecogniserModel
 from edgevoice.errors import EXIT_OK, EXIT_USAGE, ArtifactError
 from edgevoice.export.calibration import default_sentences
 from edgevoice.export.ending.cases import cases
 from edgevoice.export.ending.fitting import area, fit
-from edgevoice.frames import SAMPLE_RATE_HZ, Float32
+from edgevoice.export.nod.moments import moments
+from edgevoice.frames import SAMPLE_RATE_HZ, Float32, to_int16
 from edgevoice.questions import speak_questions
 from edgevoice.settings import RecogniserSettings
 from edgevoice.stages import RecogniserModel
+from edgevoice.store import Store
 
 ARTIFACT = Callable[[str], Path]
 CLIPS = (870, 880, 890, 920, 930)
+NODDED = (
+    "Mm-hm.", "Uh huh.", "Yeah.", "Right.", "Okay.", "I see.", "Wow.", "Hmm.", "Sure.", "Really?",
+    "Yeah, yeah.",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +77,53 @@ def test_a_setting_turns_it_off(artifact: ARTIFACT) -> None:
 def test_what_comes_with_edgevoice_fits_the_recogniser_of_its_name(
     whisper: RecogniserModel,
 ) -> None:
-    judge = heard_ending.for_artifact("whisper-tiny.en-int8")
-    assert judge is not None
-    assert isinstance(whisper, OfflineRecogniserModel)
-    states = whisper.decoder.decode(silence(1.0)).states
-    assert states is not None
-    assert states.shape[1] == judge.width
-    assert heard_ending.for_artifact("whisper-tiny") is None
-    assert heard_ending.for_artifact("moonshine-tiny-en-int8") is None
+    for root in (ENDINGS, NODS):
+        judge = encoder_judge.for_artifact(root, "whisper-tiny.en-int8")
+        assert judge is not None
+        assert isinstance(whisper, OfflineRecogniserModel)
+        states = whisper.decoder.decode(silence(1.0)).states
+        assert states is not None
+        assert states.shape[1] == judge.width
+        assert encoder_judge.for_artifact(root, "whisper-tiny") is None
+        assert encoder_judge.for_artifact(root, "moonshine-tiny-en-int8") is None
+
+
+def glanced(model: RecogniserModel, samples: Float32, ms: float) -> float | None:
+    recogniser = model.open()
+    recogniser.accept(np.concatenate((silence(0.3), trimmed(samples)[: int(ms * 16)])))
+    return recogniser.glance().nod
+
+
+@pytest.mark.bundle
+@pytest.mark.parametrize("voice", ["slt", "rms", "awb"])
+def test_half_a_second_of_a_nod_is_told_from_that_of_a_sentence(
+    whisper: RecogniserModel, voice: str
+) -> None:
+    nods = [glanced(whisper, spoken(text, voice), 480) for text in ("uh huh.", "mm-hm.", "hmm.")]
+    others = [
+        glanced(whisper, spoken(text, voice), 480)
+        for text in ("The weather will be nice.", "Stop, please.", "Tell me about my brother.")
+    ]
+    assert None not in (*nods, *others)
+    assert float(np.median(nods)) > 0.5 > float(np.median(others))
+
+
+@pytest.mark.bundle
+def test_a_setting_turns_the_judge_of_nods_off(artifact: ARTIFACT) -> None:
+    model = load_recogniser(artifact("whisper-tiny.en-int8"), RecogniserSettings(judges_nods=False))
+    assert glanced(model, spoken("uh huh."), 480) is None
+
+
+def test_a_recording_is_heard_for_a_third_of_a_second_and_longer() -> None:
+    random = np.random.default_rng(4)
+    nod = random.normal(0.0, 0.1, SAMPLE_RATE_HZ // 2).astype(np.float32)
+    found = list(moments(np.concatenate((silence(0.5), nod, silence(0.5))), random))
+    assert [moment_ms for moment_ms, _ in found][:3] == [352.0, 416.0, 480.0]
+    assert len(found) <= 4  # It is over after 500 ms.
+    for moment_ms, samples in found:
+        assert abs(samples.size / 16 - 300 - moment_ms) <= 33
+    assert not list(moments(np.zeros(0, np.float32), random))
+    assert not list(moments(silence(1.0), random))
 
 
 @pytest.mark.parametrize("end", [0, 1, 5, 40, 200])
@@ -87,13 +132,13 @@ def test_windows_without_frames_say_nothing(end: int) -> None:
     found = features(states, end)
     assert found.shape == (len(WINDOWS) * 8,)
     assert np.isfinite(found).all()
-    assert 0.0 <= HeardEnding(np.ones(48, np.float32), 0.0).probability(states, end) <= 1.0
+    assert 0.0 <= EncoderJudge(np.ones(48, np.float32), 0.0).probability(states, end) <= 1.0
 
 
 def test_a_judge_survives_being_written(tmp_path: Path) -> None:
-    judge = HeardEnding(np.arange(12, dtype=np.float32), -0.5)
-    heard_ending.write(judge, tmp_path / "judge.npz")
-    again = heard_ending.read(tmp_path / "judge.npz")
+    judge = EncoderJudge(np.arange(12, dtype=np.float32), -0.5)
+    encoder_judge.write(judge, tmp_path / "judge.npz")
+    again = encoder_judge.read(tmp_path / "judge.npz")
     assert (again.weights == judge.weights).all()
     assert again.bias == judge.bias
     assert again.width == 2
@@ -105,7 +150,7 @@ def test_a_damaged_judge_is_refused(tmp_path: Path, damage: str) -> None:
     weights = np.ones(13 if damage == "shape" else 12, np.float32)
     if damage == "nan":
         weights[3] = np.nan
-    heard_ending.write(HeardEnding(weights, 0.0), path)
+    encoder_judge.write(EncoderJudge(weights, 0.0), path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:200])
     if damage == "empty":
@@ -113,7 +158,7 @@ def test_a_damaged_judge_is_refused(tmp_path: Path, damage: str) -> None:
     if damage == "none":
         path.unlink()
     with pytest.raises(ArtifactError, match=r"judge\.npz"):
-        heard_ending.read(path)
+        encoder_judge.read(path)
 
 
 def test_a_fit_tells_what_can_be_told_and_no_more() -> None:
@@ -165,7 +210,7 @@ def test_the_exporter_fits_one_and_says_how_well_it_judges(
     assert report == json.loads(out.with_suffix(".json").read_text())
     assert report["cases"]["whole"] >= 60
     assert report["area_whole_cut"] > 0.6
-    assert heard_ending.read(out).width == 384
+    assert encoder_judge.read(out).width == 384
     assert main([*ask, "--out", str(tmp_path / "judge.bin")]) == EXIT_USAGE
     assert "FILE.npz" in capsys.readouterr().err
     few = tmp_path / "few"
@@ -174,3 +219,41 @@ def test_the_exporter_fits_one_and_says_how_well_it_judges(
     ask[-1] = str(few)
     assert main([*ask, "--out", str(tmp_path / "other.npz")]) == EXIT_USAGE
     assert "at least 60" in capsys.readouterr().err
+
+
+@pytest.mark.bundle
+def test_the_exporter_fits_a_judge_of_nods(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgevoice.audio.wav import write_wav
+
+    others, nods = tmp_path / "others", tmp_path / "nods"
+    for folder in (others, nods):
+        folder.mkdir()
+    for number, said in enumerate(speak_questions(default_sentences("calibration")[:66])):
+        write_wav(others / f"{number:03d}.wav", said.samples, SAMPLE_RATE_HZ)
+    for number, text in enumerate(NODDED * 7):
+        sound = to_int16(spoken(text, ("slt", "rms", "awb")[number % 3]))
+        write_wav(nods / f"{number:03d}.wav", sound, SAMPLE_RATE_HZ)
+    out = tmp_path / "made" / "judge.npz"
+    ask = ["export", "nod", "whisper-tiny.en-int8", "--nods", str(nods), "--out", str(out)]
+    assert main([*ask, "--others", str(others), "--json"]) == EXIT_OK
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(out.with_suffix(".json").read_text())
+    assert report["recordings"] ["others"] == 66
+    judge = encoder_judge.read(out)
+    model = load_recogniser(Store.default().path("whisper-tiny.en-int8"), RecogniserSettings())
+    assert isinstance(model, OfflineRecogniserModel)
+    odds = []
+    for text in ("Uh huh.", "Where are my keys?"):
+        states = model.decoder.decode(trimmed(spoken(text, "kal16"))[:7680]).states
+        assert states is not None
+        odds.append(judge.probability(states, 24))
+    assert odds[0] > odds[1]
+    assert main([*ask, "--others", str(others), "--penalty", "0"]) == EXIT_USAGE
+    assert "--penalty 0" in capsys.readouterr().err
+    few = tmp_path / "few"
+    few.mkdir()
+    (nods / "000.wav").rename(few / "000.wav")
+    assert main([*ask, "--others", str(few)]) == EXIT_USAGE
+    assert "--others: 1 recordings" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Fits what judges from a recogniser's own hearing whether speech over the agent is a nod."""
