@@ -12,6 +12,8 @@ from edgevoice import doctor
 from edgevoice.cli import main
 from edgevoice.config import override
 from edgevoice.engines import probe, providers, sherpa_provider
+from edgevoice.engines import recogniser as recogniser_engines
+from edgevoice.engines import speech as speech_engines
 from edgevoice.engines.providers import Ran, Wanted
 from edgevoice.engines.recogniser import load_recogniser
 from edgevoice.engines.speech import load_speech
@@ -49,7 +51,9 @@ def test_recogniser_and_voice_are_asked_too(
         return 0, b"/p/session.cc:Get:1 Please compile with GPU. Fallback to cpu!"
 
     monkeypatch.setattr(probe, "attempt", attempt)
-    monkeypatch.setattr(probe, "ensure_loadable", lambda *given: None)
+    # By the names that they are called by: this engine may never have loaded them on this machine.
+    for module in (recogniser_engines, speech_engines):
+        monkeypatch.setattr(module, "ensure_loadable", lambda *given: None)
     whisper, voice = artifact("whisper-tiny.en-int8"), artifact("piper-en_US-joe-medium-int8")
     recogniser = load_recogniser(whisper, RecogniserSettings(providers=("cuda", "cpu")))
     speech = load_speech(voice, SpeechSettings(engine="sherpa", providers=("cuda",)))
