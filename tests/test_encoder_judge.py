@@ -240,7 +240,7 @@ def test_the_exporter_fits_a_judge_of_nods(
     assert main([*ask, "--others", str(others), "--json"]) == EXIT_OK
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads(out.with_suffix(".json").read_text())
-    assert report["recordings"] ["others"] == 66
+    assert report["recordings"]["others"] == 66
     judge = encoder_judge.read(out)
     model = load_recogniser(Store.default().path("whisper-tiny.en-int8"), RecogniserSettings())
     assert isinstance(model, OfflineRecogniserModel)
