@@ -44,10 +44,12 @@ _WORDY = 3
 """Where so many words were heard, none of them a nod's, it is a sentence and may be shorter. Behind
 a nod one less is enough: "okay, that is"."""
 
-_NO_NOD = 0.3
+_NO_NOD, _NEARLY_AS_LOUD = 0.2, 0.5
 """Where the recogniser's encoder takes the speech for a nod with less than this
 (:data:`edgevoice.engines.encoder_judge.NODS`), its words need not last, while it goes on: it was
-not fitted to speech that has ended, and of a flite voice's "yeah" it says 0.3 there."""
+not fitted to speech that has ended, and of a flite voice's "yeah" it says 0.3 there. Nor is it
+asked where the speech is quieter than the user's by half of what makes it somebody else's, in dB: a
+television nods to nobody."""
 
 _SURELY_NO_NOD = 0.1
 """Where it does so with less than this, as it does of none of 150 nods and of half of 140 wishes
@@ -58,7 +60,8 @@ _A_NOD, _A_NOD_LASTS_MS = 0.6, 1000.0
 """Where it does so with this or more, words are a misheard nod, however many, and a wish only where
 they begin with it: of "mm-hm" Whisper made "And I'm sorry", of "uh-huh" "Outside, outside". On a
 virtual clock 2 of the 150 nods stop the agent so, 4 with 0.75, 6 with 0.9, and 138 of 140 wishes
-each time, 108 of them within 600 ms; without the judge 12, 137 and 85."""
+each time, 108 of them within 600 ms (with 0.3 for a word that is none); without the judge 12, 137
+and 85."""
 
 _LETTERS_MS = 600.0
 _WORDY_LETTERS = 8
@@ -184,11 +187,10 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
         if asks(heard, rules) and rules.phrases.is_answer(found):
             evidence["answers"] = "question"
             return Verdict.INTERRUPTION, evidence
-        if _goes_on(overlap, heard):
+        if _goes_on(overlap, heard, rules):
             return Verdict.INTERRUPTION, evidence
         return Verdict.BACKCHANNEL, evidence
-    nod = _nod(overlap, heard)
-    hum = (nod is None or nod >= _NO_NOD) and _is_hummed(found, overlap, rules)
+    hum = _is_hummed(found, overlap, rules) and not _is_no_nod(overlap, heard, _NO_NOD, rules)
     if hum and not asks(heard, rules):
         return Verdict.UNCLEAR if overlap.end_ms is None else Verdict.BACKCHANNEL, evidence
     if _is_brief(found, overlap, heard, rules) and not asks(heard, rules):
@@ -228,9 +230,9 @@ def _is_brief(found: Words, overlap: Overlap, heard: OverlapHeard, rules: Rules)
         return half_heard and heard_ms < BRIEF_MS
     if not words(heard.said):  # Nobody nods to an agent in thought.
         return heard_ms < BRIEF_MS
-    if nod is not None and nod < _SURELY_NO_NOD:
+    if _is_no_nod(overlap, heard, _SURELY_NO_NOD, rules):
         return False
-    if nod is not None and nod < _NO_NOD and overlap.end_ms is None:
+    if overlap.end_ms is None and _is_no_nod(overlap, heard, _NO_NOD, rules):
         return heard_ms < BRIEF_MS
     return overlap.speech_ms < (_A_NOD_LASTS_MS if misheard else _lasts_ms(found, rules))
 
@@ -248,12 +250,19 @@ def _nod(overlap: Overlap, heard: OverlapHeard) -> float | None:
     return None if echo or hidden_by_echo(overlap) else heard.nod
 
 
-def _goes_on(overlap: Overlap, heard: OverlapHeard) -> bool:
-    """Whether a nod's words are the beginning of more, by their sound."""
+def _is_no_nod(overlap: Overlap, heard: OverlapHeard, below: float, rules: Rules) -> bool:
+    """Whether it sounds like one with less than ``below``, and like the user."""
     nod = _nod(overlap, heard)
-    if nod is None or overlap.end_ms is not None or not words(heard.said):
+    far_db = -_NEARLY_AS_LOUD * rules.background_db
+    near = overlap.loudness_db is None or overlap.loudness_db > far_db
+    return nod is not None and nod < below and near
+
+
+def _goes_on(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> bool:
+    """Whether a nod's words are the beginning of more, by their sound."""
+    if overlap.end_ms is not None or not words(heard.said):
         return False
-    return nod < _SURELY_NO_NOD
+    return _is_no_nod(overlap, heard, _SURELY_NO_NOD, rules)
 
 
 def _lasts_ms(found: Words, rules: Rules) -> float:

@@ -282,15 +282,17 @@ def test_what_the_encoder_takes_for_no_nod_need_not_last() -> None:
     brief, short = Overlap(0.0, 380.0), Overlap(0.0, 450.0)
     assert judged("he was", None, short) is Verdict.UNCLEAR
     assert judged("he was", 0.5, short) is Verdict.UNCLEAR
-    assert judged("he was", 0.2, short) is Verdict.INTERRUPTION
-    assert judged("and Mr.", 0.2, short) is Verdict.INTERRUPTION
-    assert judged("he was", 0.2, brief) is Verdict.UNCLEAR
+    assert judged("he was", 0.15, short) is Verdict.INTERRUPTION
+    assert judged("and Mr.", 0.15, short) is Verdict.INTERRUPTION
+    assert judged("he was", 0.15, brief) is Verdict.UNCLEAR
     assert judged("he was", 0.05, brief) is Verdict.INTERRUPTION
+    quieter = Overlap(0.0, 450.0, loudness_db=-5.0)  # and not yet as quiet as a television
+    assert judged("he was", 0.05, quieter) is Verdict.UNCLEAR
     # "Okay, that is enough" so far; as soon as it is over, it was a nod.
     assert judged("okay", 0.05, brief) is Verdict.INTERRUPTION
-    assert judged("okay", 0.2, brief) is Verdict.BACKCHANNEL
+    assert judged("okay", 0.15, brief) is Verdict.BACKCHANNEL
     assert judged("okay", 0.05, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.BACKCHANNEL
-    assert judged("you had", 0.2, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.UNCLEAR
+    assert judged("you had", 0.15, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.UNCLEAR
 
 
 def test_what_the_encoder_takes_for_a_nod_is_one_whatever_was_heard() -> None:
