@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgevoice.commands.printing import print_json
 from edgevoice.errors import EXIT_OK, ConfigError
 from edgevoice.progress import meter_for_stderr, say
+
+if TYPE_CHECKING:
+    from edgevoice.export.ending.judge_fit import Fitting
 
 HELP = "fit what judges from a recogniser's own hearing whether a turn is over"
 _DESCRIPTION = (
@@ -59,27 +62,20 @@ def run(parsed: argparse.Namespace) -> int:
         ConfigError: An option's value cannot be used.
     """
     from edgevoice.export.ending import making
-    from edgevoice.store import Store
 
-    request = making.Request(
-        penalty=checked_penalty(parsed),
-        recogniser=Store.default().path(parsed.recogniser),
-        speech=tuple(parsed.speech),
-        out=parsed.out,
-        threads=parsed.threads,
-        seed=parsed.seed,
-    )
-    show(making.make(request, meter_for_stderr(), say), parsed)
+    show(making.make(fitting_asked(parsed), parsed.speech, meter_for_stderr(), say), parsed)
     return EXIT_OK
 
 
-def checked_penalty(parsed: argparse.Namespace) -> float:
-    """Return the penalty, once the options that :func:`add_fitting` declares are all right.
+def fitting_asked(parsed: argparse.Namespace) -> Fitting:
+    """Return what the options that :func:`add_fitting` declares ask for.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A value cannot be used.
     """
     from edgevoice.export.ending import fitting
+    from edgevoice.export.ending.judge_fit import Fitting
+    from edgevoice.store import Store
 
     penalty: float = fitting.PENALTY if parsed.penalty is None else parsed.penalty
     if not 0.0 < penalty <= 100.0:
@@ -88,7 +84,8 @@ def checked_penalty(parsed: argparse.Namespace) -> float:
         raise ConfigError(f"--out {parsed.out}: it is an npz file; name it FILE.npz")
     if parsed.threads < 1:
         raise ConfigError(f"--threads {parsed.threads}: 1 or more are needed")
-    return penalty
+    recogniser = Store.default().path(parsed.recogniser)
+    return Fitting(recogniser, parsed.out, penalty, parsed.threads, parsed.seed)
 
 
 def show(report: Mapping[str, Any], parsed: argparse.Namespace) -> None:

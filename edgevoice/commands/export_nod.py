@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgevoice.commands.export_ending import add_fitting, checked_penalty, show
+from edgevoice.commands.export_ending import add_fitting, fitting_asked, show
 from edgevoice.errors import EXIT_OK
 from edgevoice.progress import meter_for_stderr, say
 
@@ -40,16 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
         ConfigError: An option's value cannot be used.
     """
     from edgevoice.export.nod import making
-    from edgevoice.store import Store
 
-    request = making.Request(
-        penalty=checked_penalty(parsed),
-        recogniser=Store.default().path(parsed.recogniser),
-        nods=tuple(parsed.nods),
-        others=tuple(parsed.others),
-        out=parsed.out,
-        threads=parsed.threads,
-        seed=parsed.seed,
-    )
-    show(making.make(request, meter_for_stderr(), say), parsed)
+    asked = fitting_asked(parsed)
+    show(making.make(asked, parsed.nods, parsed.others, meter_for_stderr(), say), parsed)
     return EXIT_OK

@@ -1,6 +1,6 @@
 """From a recogniser, nods and other speech to a judge of nods, and how well it judges.
 
-Owns what is held out and the report; the fit is :mod:`edgevoice.export.ending.fitting`'s.
+Owns the report; the fit is :mod:`edgevoice.export.ending.fitting`'s.
 """
 
 from __future__ import annotations
@@ -13,46 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from edgevoice.engines import encoder_judge
 from edgevoice.engines.encoder_judge import EncoderJudge
-from edgevoice.engines.segmented_recogniser import heard_as
 from edgevoice.engines.utterance_decoder import Listening
 from edgevoice.errors import ConfigError
 from edgevoice.export.ending.fitting import area, fit
-from edgevoice.export.ending.making import listening, write_beside
+from edgevoice.export.ending.judge_fit import (
+    FEWEST,
+    HELD_OUT,
+    Fitting,
+    heard_features,
+    listening,
+    write_beside,
+)
 from edgevoice.export.ending.speech import clips
 from edgevoice.export.nod.moments import MOMENTS_MS, moments
 from edgevoice.frames import Float32
 from edgevoice.progress import Meter
 
-_HELD_OUT = 6
-"""Every so many'th recording is not fitted to, and judged."""
-_FEWEST = 60
 _TOLD_EVERY = 250
 _MISTAKEN = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        recogniser: Folder of an installed recogniser.
-        nods: Folders of recordings, one nod each, or of the generator's shards.
-        others: The same of speech that is none.
-        out: The file to write.
-        penalty: See :func:`edgevoice.export.ending.fitting.fit`.
-        threads: Of one encoder.
-        seed: Of what is drawn.
-    """
-
-    recogniser: Path
-    nods: Sequence[Path]
-    others: Sequence[Path]
-    out: Path
-    penalty: float
-    threads: int = 1
-    seed: int = 0
 
 
 @dataclass(slots=True)
@@ -74,8 +53,7 @@ class _Heard:
                 self.say(f"{number} of {len(recordings)} {'nods' if nods else 'others'} heard")
             before = len(self.nods)
             for moment_ms, samples in moments(recording(), self.random):
-                heard, end = heard_as(samples)
-                self.features.append(encoder_judge.features(self.decoder.states(heard), end))
+                self.features.append(heard_features(self.decoder, samples))
                 self.nods.append(nods)
                 self.moments_ms.append(moment_ms)
                 self.recordings.append(number)
@@ -83,44 +61,53 @@ class _Heard:
         return used
 
 
-def make(request: Request, meter: Meter, say: Callable[[str], object]) -> dict[str, Any]:
-    """Fit, write :attr:`Request.out`, and return the report that lies beside it as JSON.
+def make(
+    fitting: Fitting,
+    nods: Sequence[Path],
+    others: Sequence[Path],
+    meter: Meter,
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """Fit, write :attr:`Fitting.out`, and return the report that lies beside it as JSON.
+
+    ``nods`` are folders of recordings, one nod each, or of the generator's shards; ``others`` are
+    the same of speech that is none.
 
     Raises:
         ConfigError: There are too few recordings.
         ExportError: The recogniser has no encoder of its own here that could be judged by.
         ArtifactError: It is not installed, or is none.
     """
-    decoder = listening(request.recogniser, request.threads)
-    found = _Heard(decoder, np.random.default_rng([request.seed, 0x6E]), say)
+    decoder = listening(fitting.recogniser, fitting.threads)
+    found = _Heard(decoder, np.random.default_rng([fitting.seed, 0x6E]), say)
     with meter("listen", None):
         counts = {
-            "nods": found.hear(request.nods, nods=True),
-            "others": found.hear(request.others, nods=False),
+            "nods": found.hear(nods, nods=True),
+            "others": found.hear(others, nods=False),
         }
     for kind, count in counts.items():
-        if count < _FEWEST:
+        if count < FEWEST:
             raise ConfigError(
-                f"--{kind}: {count} recordings with speech in them; at least {_FEWEST} are needed"
+                f"--{kind}: {count} recordings with speech in them; at least {FEWEST} are needed"
             )
-    features, nods = np.array(found.features, np.float32), np.array(found.nods)
-    held_out = np.array(found.recordings) % _HELD_OUT == 0
+    features, are_nods = np.array(found.features, np.float32), np.array(found.nods)
+    held_out = np.array(found.recordings) % HELD_OUT == 0
     with meter("fit", None):
         judged = _judged(
-            fit(features[~held_out], nods[~held_out], request.penalty),
+            fit(features[~held_out], are_nods[~held_out], fitting.penalty),
             features[held_out],
-            nods[held_out],
+            are_nods[held_out],
             np.array(found.moments_ms)[held_out],
         )
-        judge = fit(features, nods, request.penalty)
+        judge = fit(features, are_nods, fitting.penalty)
     report = {
-        "recogniser": request.recogniser.name,
+        "recogniser": fitting.recogniser.name,
         "recordings": counts,
-        "moments": {"nods": int(nods.sum()), "others": int((~nods).sum())},
-        "penalty": request.penalty,
+        "moments": {"nods": int(are_nods.sum()), "others": int((~are_nods).sum())},
+        "penalty": fitting.penalty,
         "held_out": judged,
     }
-    write_beside(request.out, judge, report)
+    write_beside(fitting.out, judge, report)
     return report
 
 
