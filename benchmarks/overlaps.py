@@ -26,6 +26,8 @@ from edgevoice.latency import percentile
 PEAK = 0.25
 _FRAME = ms_to_samples(10)
 _SPOKEN_MS = 1500.0
+_LISTENED_MS = 1500.0
+"""To an answer that goes on: its last word comes again first, and the pause behind it."""
 _ANSWER_TIMEOUT_S = 8.0
 _STORIES = LONG_ANSWERS
 
@@ -132,7 +134,7 @@ def disturb(
                     begin_ms, end_ms = call.say(case.samples)
                     call.wait(end_ms + 300.0)
                     call.wait_until(lambda: _decided(call, begin_ms), 3.0)  # noqa: B023
-                    call.wait(call.now_ms + 700.0)
+                    call.wait(call.now_ms + _LISTENED_MS)
                     decisions = _decisions(call, begin_ms)
                     names = [note.body["decision"] for note in decisions]
                     tell(f"{case.name}: {_shown_all(decisions)}")

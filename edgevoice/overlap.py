@@ -6,9 +6,11 @@ what follows from the verdict.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
 from edgevoice.echo_words import echo_similarity
 from edgevoice.events import OverlapHeard
@@ -23,9 +25,9 @@ _LOUD_ECHO = 0.9
 """So far above the agent's echo it takes nearly all of the agent's words: a user who was misheard
 has some of them by chance. "Wait a moment", 50 dB above, became "in the moment"."""
 
-BRIEF_MS = 416.0
+BRIEF_MS = 400.0
 """Speech of which less was heard is not trusted: cut at 320 ms, "yeah" became "You" and "I see"
-"Bye!"."""
+"Bye!". What comes in pieces of 40 ms is heard at 408 ms so, and was at 448 with a bound of 416."""
 
 _NOD_LASTS_MS = 768.0
 """Speech that lasts longer is no nod, whatever was heard before. In what is shorter there must be a
@@ -34,34 +36,39 @@ word that wants something: of 150 nods of ten of Kokoro's voices Whisper made "Y
 13 do. How long speech lasts is known at once, and needs no decode: waiting for one of so much sound
 stopped for 14 with a bound of 720 ms, and for the slowest tenth of 25 interruptions 120 ms later.
 
-Nothing was found that tells sooner. A dozen features of loudness and spectrum, of the first 550 ms
-of 311 sentences and of the 154 nods that are not over by then, tell 27 % of the sentences where
-one of those nods in twenty is taken for one. To trust words on which two decodes agree lets 8 more
-nods stop the agent."""
+What tells sooner is the recogniser's encoder, where it is asked (below). Of features of loudness
+and spectrum a dozen, of the first 550 ms of 311 sentences and of the 154 nods that are not over by
+then, tell 27 % of the sentences where one of those nods in twenty is taken for one. To trust words
+on which two decodes agree lets 8 more nods stop the agent."""
 
 _WORDY_MS = 480.0
 _WORDY = 3
 """Where so many words were heard, none of them a nod's, it is a sentence and may be shorter. Behind
 a nod one less is enough: "okay, that is"."""
 
-_NO_NOD, _NEARLY_AS_LOUD = 0.2, 0.5
+_NO_NOD, _NEARLY_AS_LOUD = 0.3, 0.5
 """Where the recogniser's encoder takes the speech for a nod with less than this
-(:data:`edgevoice.engines.encoder_judge.NODS`), its words need not last, while it goes on: it was
-not fitted to speech that has ended, and of a flite voice's "yeah" it says 0.3 there. Nor is it
+(:data:`edgevoice.engines.encoder_judge.NODS`), its words need not last, while it goes on. It is not
 asked where the speech is quieter than the user's by half of what makes it somebody else's, in dB: a
 television nods to nobody."""
 
-_SURELY_NO_NOD = 0.1
-"""Where it does so with less than this, as it does of none of 150 nods and of half of 140 wishes
-after 0.35 s, even what was cut short is trusted, and a nod's words are the beginning of something
-else or misheard: "okay, that", or "okay" for "hold on"."""
+_SURELY_NO_NOD = 0.2
+"""Where it does so with less than this, as it does of none of 150 nods and of more than half of 140
+wishes after 0.35 s, even what was cut short is trusted, and a nod's words are the beginning of
+something else or misheard: "okay, that", or "okay" for "hold on"."""
 
-_A_NOD, _A_NOD_LASTS_MS = 0.6, 1000.0
-"""Where it does so with this or more, words are a misheard nod, however many, and a wish only where
-they begin with it: of "mm-hm" Whisper made "And I'm sorry", of "uh-huh" "Outside, outside". On a
-virtual clock 2 of the 150 nods stop the agent so, 4 with 0.75, 6 with 0.9, and 138 of 140 wishes
-each time, 108 of them within 600 ms (with 0.3 for a word that is none); without the judge 12, 137
-and 85."""
+_BEGINS = 0.44
+"""Where all its hearings so far come to less than this (their mean log odds), a nod's words are
+that as well, once :data:`BRIEF_MS` were heard, and in a pause too: "okay, that is enough" is said
+otherwise than "okay". On a virtual clock 2 of the 150 nods stop the agent, and 128 of the 140
+wishes do within 600 ms; without it 3 and 113. By the newest hearing alone 9 more nods stop it. The
+newest must say so as well, though by less."""
+_SUREST = 0.001
+"""One hearing says no less than this and no more than one minus this: it does not decide alone."""
+
+_A_NOD, _A_NOD_LASTS_MS = 0.5, 1000.0
+"""Where they come to this or more, words are a misheard nod, however many, and a wish only where
+they begin with it: of "mm-hm" Whisper made "And I'm sorry", of "uh-huh" "Outside, outside"."""
 
 _LETTERS_MS = 600.0
 _WORDY_LETTERS = 8
@@ -103,6 +110,7 @@ class Overlap:
         probed_ms: Speech length at which it was asked.
         probe_at_ms: Speech length at which it is asked next.
         heard_ms: Speech length up to which the judged words were heard; None for all of it.
+        nods: How likely it was a nod, by its sound, each time that it was heard.
         unclear: The newest words, where only its length will say whether they are for the agent.
         passed: It was taken for noise while it went on, and the agent speaks over it.
         echoing: The sound is no louder than the agent's echo may be; words alone count.
@@ -124,6 +132,7 @@ class Overlap:
     probed_ms: float = 0.0
     probe_at_ms: float = 0.0
     heard_ms: float | None = None
+    nods: tuple[float, ...] = ()
     unclear: OverlapHeard | None = None
     passed: bool = False
     echoing: bool = False
@@ -190,7 +199,8 @@ def judge(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> tuple[Verdict,
         if _goes_on(overlap, heard, rules):
             return Verdict.INTERRUPTION, evidence
         return Verdict.BACKCHANNEL, evidence
-    hum = _is_hummed(found, overlap, rules) and not _is_no_nod(overlap, heard, _NO_NOD, rules)
+    hum = _is_hummed(found, overlap, rules)
+    hum = hum and not _is_no_nod(overlap, _nod(overlap, heard), _NO_NOD, rules)
     if hum and not asks(heard, rules):
         return Verdict.UNCLEAR if overlap.end_ms is None else Verdict.BACKCHANNEL, evidence
     if _is_brief(found, overlap, heard, rules) and not asks(heard, rules):
@@ -221,8 +231,8 @@ def asks(heard: OverlapHeard, rules: Rules) -> bool:
 
 def _is_brief(found: Words, overlap: Overlap, heard: OverlapHeard, rules: Rules) -> bool:
     heard_ms = _heard_ms(overlap)
-    nod = _nod(overlap, heard)
-    misheard = nod is not None and nod >= _A_NOD
+    nod, so_far = _nod(overlap, heard), _nod_so_far(overlap, heard)
+    misheard = so_far is not None and so_far >= _A_NOD
     if rules.phrases.stops_agent(found):
         if misheard and not rules.phrases.begins_with_stop(found):
             return overlap.speech_ms < _A_NOD_LASTS_MS
@@ -230,9 +240,9 @@ def _is_brief(found: Words, overlap: Overlap, heard: OverlapHeard, rules: Rules)
         return half_heard and heard_ms < BRIEF_MS
     if not words(heard.said):  # Nobody nods to an agent in thought.
         return heard_ms < BRIEF_MS
-    if _is_no_nod(overlap, heard, _SURELY_NO_NOD, rules):
+    if _is_no_nod(overlap, nod, _SURELY_NO_NOD, rules):
         return False
-    if overlap.end_ms is None and _is_no_nod(overlap, heard, _NO_NOD, rules):
+    if overlap.end_ms is None and _is_no_nod(overlap, nod, _NO_NOD, rules):
         return heard_ms < BRIEF_MS
     return overlap.speech_ms < (_A_NOD_LASTS_MS if misheard else _lasts_ms(found, rules))
 
@@ -250,9 +260,18 @@ def _nod(overlap: Overlap, heard: OverlapHeard) -> float | None:
     return None if echo or hidden_by_echo(overlap) else heard.nod
 
 
-def _is_no_nod(overlap: Overlap, heard: OverlapHeard, below: float, rules: Rules) -> bool:
-    """Whether it sounds like one with less than ``below``, and like the user."""
+def _nod_so_far(overlap: Overlap, heard: OverlapHeard) -> float | None:
+    """Return the same by all hearings; that of ``heard`` is among them, where there are any."""
     nod = _nod(overlap, heard)
+    if nod is None or not overlap.nods:
+        return nod
+    bounded = (min(max(nod, _SUREST), 1.0 - _SUREST) for nod in overlap.nods)
+    odds = fmean(math.log(nod / (1.0 - nod)) for nod in bounded)
+    return 1.0 / (1.0 + math.exp(-odds))
+
+
+def _is_no_nod(overlap: Overlap, nod: float | None, below: float, rules: Rules) -> bool:
+    """Whether it is a nod with less than ``below``, and sounds like the user."""
     far_db = -_NEARLY_AS_LOUD * rules.background_db
     near = overlap.loudness_db is None or overlap.loudness_db > far_db
     return nod is not None and nod < below and near
@@ -260,9 +279,14 @@ def _is_no_nod(overlap: Overlap, heard: OverlapHeard, below: float, rules: Rules
 
 def _goes_on(overlap: Overlap, heard: OverlapHeard, rules: Rules) -> bool:
     """Whether a nod's words are the beginning of more, by their sound."""
-    if overlap.end_ms is not None or not words(heard.said):
+    if not words(heard.said):
         return False
-    return _is_no_nod(overlap, heard, _SURELY_NO_NOD, rules)
+    surely = _is_no_nod(overlap, _nod(overlap, heard), _SURELY_NO_NOD, rules)
+    if overlap.end_ms is None and surely:
+        return True
+    newest = _is_no_nod(overlap, _nod(overlap, heard), _A_NOD, rules)
+    all_so_far = _is_no_nod(overlap, _nod_so_far(overlap, heard), _BEGINS, rules)
+    return newest and all_so_far and _heard_ms(overlap) >= BRIEF_MS
 
 
 def _lasts_ms(found: Words, rules: Rules) -> float:

@@ -246,7 +246,7 @@ def test_a_user_who_is_misheard_is_no_echo() -> None:
 
 
 def test_what_may_become_a_nod_is_unclear_while_it_goes_on() -> None:
-    going_on = Overlap(0.0, 400.0)
+    going_on = Overlap(0.0, 390.0)
     assert verdict("ye", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("you", overlap=going_on) is Verdict.UNCLEAR
     assert verdict("stop", overlap=going_on) is Verdict.INTERRUPTION
@@ -284,20 +284,42 @@ def test_what_the_encoder_takes_for_no_nod_need_not_last() -> None:
     assert judged("he was", 0.5, short) is Verdict.UNCLEAR
     assert judged("he was", 0.15, short) is Verdict.INTERRUPTION
     assert judged("and Mr.", 0.15, short) is Verdict.INTERRUPTION
-    assert judged("he was", 0.15, brief) is Verdict.UNCLEAR
+    assert judged("he was", 0.25, brief) is Verdict.UNCLEAR
     assert judged("he was", 0.05, brief) is Verdict.INTERRUPTION
     quieter = Overlap(0.0, 450.0, loudness_db=-5.0)  # and not yet as quiet as a television
     assert judged("he was", 0.05, quieter) is Verdict.UNCLEAR
-    # "Okay, that is enough" so far; as soon as it is over, it was a nod.
+    # "Okay, that is enough" so far.
     assert judged("okay", 0.05, brief) is Verdict.INTERRUPTION
-    assert judged("okay", 0.15, brief) is Verdict.BACKCHANNEL
-    assert judged("okay", 0.05, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.BACKCHANNEL
-    assert judged("you had", 0.15, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.UNCLEAR
+    assert judged("okay", 0.25, brief) is Verdict.BACKCHANNEL
+    assert judged("okay", 0.05, Overlap(0.0, 380.0, end_ms=380.0)) is Verdict.BACKCHANNEL
+    assert judged("you had", 0.25, Overlap(0.0, 450.0, end_ms=450.0)) is Verdict.UNCLEAR
+
+
+def test_a_nods_words_that_sound_like_a_beginning_are_one() -> None:
+    def okay(*nods: float, speech_ms: float = 450.0, end_ms: float | None = None) -> Verdict:
+        return judged("okay", nods[-1], Overlap(0.0, speech_ms, end_ms=end_ms, nods=nods))
+
+    assert okay(0.3, 0.2) is Verdict.INTERRUPTION
+    assert okay(0.3, 0.2, speech_ms=380.0) is Verdict.BACKCHANNEL
+    assert okay(0.7, 0.3) is Verdict.BACKCHANNEL
+    assert okay(0.2, 0.35) is Verdict.INTERRUPTION
+    assert okay(0.1, 0.55) is Verdict.BACKCHANNEL  # The newest says a nod.
+    assert okay(0.0, 0.9, 0.9, 0.9) is Verdict.BACKCHANNEL  # No hearing decides alone.
+    # In a pause as well: "okay... that is enough".
+    assert okay(0.3, 0.2, end_ms=450.0) is Verdict.INTERRUPTION
+    assert okay(0.3, 0.7, end_ms=450.0) is Verdict.BACKCHANNEL
+    echo = Overlap(0.0, 450.0, echo_margin_db=5.0, nods=(0.2, 0.2))
+    assert judged("okay", 0.2, echo) is Verdict.BACKCHANNEL
+    far = Overlap(0.0, 450.0, loudness_db=-5.0, nods=(0.2, 0.2))
+    assert judged("okay", 0.2, far) is Verdict.BACKCHANNEL
+    assert judged("go on", 0.2, Overlap(0.0, 450.0, nods=(0.2, 0.2))) is Verdict.BACKCHANNEL
 
 
 def test_what_the_encoder_takes_for_a_nod_is_one_whatever_was_heard() -> None:
     short = Overlap(0.0, 700.0)
-    assert judged("and I'm sorry", 0.5, short) is Verdict.INTERRUPTION
+    assert judged("and I'm sorry", 0.45, short) is Verdict.INTERRUPTION
+    doubtful = Overlap(0.0, 700.0, nods=(0.7, 0.45))
+    assert judged("and I'm sorry", 0.45, doubtful) is Verdict.UNCLEAR
     assert judged("and I'm sorry", 0.98, short) is Verdict.UNCLEAR
     assert judged("they were married", 0.98, short) is Verdict.UNCLEAR
     assert judged("outside outside", 0.98, Overlap(0.0, 900.0)) is Verdict.UNCLEAR

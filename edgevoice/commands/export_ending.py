@@ -34,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings (wav, flac, ogg, mp3), each one whole turn of 1 to 12 s, or the "
         "generator's shards; several are all used",
     )
-    add_fitting(parser)
+    add_fitting(parser, "0.03")
 
 
-def add_fitting(parser: argparse.ArgumentParser) -> None:
-    """Declare what every judge's fit takes."""
+def add_fitting(parser: argparse.ArgumentParser, penalty: str) -> None:
+    """Declare what every judge's fit takes; ``penalty`` is told as the default."""
     parser.add_argument("recogniser", help="installed Whisper, as whisper-tiny.en-int8")
     parser.add_argument(
         "--out",
@@ -48,7 +48,11 @@ def add_fitting(parser: argparse.ArgumentParser) -> None:
         help="where to write it; a report lies beside it as FILE.json",
     )
     parser.add_argument(
-        "--penalty", type=float, default=None, metavar="P", help="of large weights (default: 0.03)"
+        "--penalty",
+        type=float,
+        default=None,
+        metavar="P",
+        help=f"of large weights (default: {penalty})",
     )
     parser.add_argument("--threads", type=int, default=1, help="of the recogniser; default: 1")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn; default: 0")
@@ -62,24 +66,27 @@ def run(parsed: argparse.Namespace) -> int:
         ConfigError: An option's value cannot be used.
     """
     from edgevoice.export.ending import making
+    from edgevoice.export.ending.fitting import PENALTY
 
-    show(making.make(fitting_asked(parsed), parsed.speech, meter_for_stderr(), say), parsed)
+    asked = fitting_asked(parsed, PENALTY)
+    show(making.make(asked, parsed.speech, meter_for_stderr(), say), parsed)
     return EXIT_OK
 
 
-def fitting_asked(parsed: argparse.Namespace) -> Fitting:
+def fitting_asked(parsed: argparse.Namespace, penalty_unasked: float) -> Fitting:
     """Return what the options that :func:`add_fitting` declares ask for.
 
     Raises:
         ConfigError: A value cannot be used.
     """
-    from edgevoice.export.ending import fitting
     from edgevoice.export.ending.judge_fit import Fitting
     from edgevoice.store import Store
 
-    penalty: float = fitting.PENALTY if parsed.penalty is None else parsed.penalty
+    penalty: float = penalty_unasked if parsed.penalty is None else parsed.penalty
     if not 0.0 < penalty <= 100.0:
-        raise ConfigError(f"--penalty {penalty:g}: above 0 and at most 100 is allowed; try 0.03")
+        raise ConfigError(
+            f"--penalty {penalty:g}: above 0 and at most 100 is allowed; try {penalty_unasked:g}"
+        )
     if parsed.out.suffix != ".npz":
         raise ConfigError(f"--out {parsed.out}: it is an npz file; name it FILE.npz")
     if parsed.threads < 1:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"recordings (wav, flac, ogg, mp3) of {what}, or the generator's shards; several "
             "are all used",
         )
-    add_fitting(parser)
+    add_fitting(parser, "1")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -40,7 +40,8 @@ def run(parsed: argparse.Namespace) -> int:
         ConfigError: An option's value cannot be used.
     """
     from edgevoice.export.nod import making
+    from edgevoice.export.nod.network import DECAY
 
-    asked = fitting_asked(parsed)
+    asked = fitting_asked(parsed, DECAY)
     show(making.make(asked, parsed.nods, parsed.others, meter_for_stderr(), say), parsed)
     return EXIT_OK

@@ -2,10 +2,11 @@
 
 An encoder that was trained to write words with marks hears how a sentence ends, and whether it is
 one: the fall of the voice, the lengthened syllable, the words themselves. A logistic regression on
-its outputs around the end of the speech reads that off, at no cost beside the decode that is made
-in any case. There is one that says whether a turn is over (:data:`ENDINGS`, `edgevoice export
-ending` fits it), and one that says whether speech over the agent is a nod (:data:`NODS`, `edgevoice
-export nod`). Those that come with edgevoice lie in these folders, with what they were fitted on.
+its outputs around the end of the speech, or a network of one hidden layer, reads that off, at no
+cost beside the decode that is made in any case. There is one that says whether a turn is over
+(:data:`ENDINGS`, `edgevoice export ending` fits it), and one that says whether speech over the
+agent is a nod (:data:`NODS`, `edgevoice export nod`). Those that come with edgevoice lie in these
+folders, with what they were fitted on.
 """
 
 from __future__ import annotations
@@ -35,21 +36,44 @@ end is silence, and holds what the encoder gathered over all of the speech."""
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """A layer of rectified linear units over the features.
+
+    Attributes:
+        weights: float32, [windows x width, units].
+        biases: float32, [units].
+    """
+
+    weights: Float32
+    biases: Float32
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderJudge:
     """A fitted judgement: of one kind of speech, against all other.
 
     Attributes:
-        weights: float32, [windows x width].
+        weights: float32, [windows x width], or [units] where there is a hidden layer.
         bias: Of the log odds.
+        hidden: The hidden layer; None where the features are weighed as they are.
     """
 
     weights: Float32
     bias: float
+    hidden: Hidden | None = None
 
     @property
     def width(self) -> int:
         """Of the encoder that it judges by."""
-        return len(self.weights) // len(WINDOWS)
+        inputs = self.weights if self.hidden is None else self.hidden.weights
+        return len(inputs) // len(WINDOWS)
+
+    def odds(self, found: Float32) -> Float32:
+        """Return the log odds for features: float32, [..., windows x width] to [...]."""
+        if self.hidden is not None:
+            found = np.maximum(found @ self.hidden.weights + self.hidden.biases, np.float32(0.0))
+        weighed: Float32 = found @ self.weights + np.float32(self.bias)
+        return weighed
 
     def probability(self, states: NDArray[Any], end: int) -> float:
         """Return the probability in [0, 1] that the speech that is heard up to ``end`` is of its
@@ -62,7 +86,7 @@ class EncoderJudge:
                 <edgevoice.engines.utterance_decoder.Written>` has them.
             end: Frames of what was heard; behind them lies what was added for the decoder's sake.
         """
-        odds = float(features(states, end) @ self.weights) + self.bias
+        odds = float(self.odds(features(states, end)))
         return 1.0 / (1.0 + math.exp(-min(max(odds, -30.0), 30.0)))
 
 
@@ -105,21 +129,39 @@ def read(path: Path) -> EncoderJudge:
     try:
         with np.load(path) as stored:
             weights, bias = stored["weights"], float(stored["bias"])
+            hidden = None
+            if "hidden_weights" in stored:
+                layer = stored["hidden_weights"].astype(np.float32)
+                hidden = Hidden(layer, stored["hidden_biases"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise ArtifactError(
             f"{path} holds no judgement by an encoder ({error}); install edgevoice again"
         ) from error
-    whole = weights.ndim == 1 and len(weights) and len(weights) % len(WINDOWS) == 0
+    inputs = weights if hidden is None else hidden.weights
+    whole = _fits(weights, hidden) and len(inputs) and len(inputs) % len(WINDOWS) == 0
     if not whole or weights.dtype != np.float32 or not np.isfinite([*weights, bias]).all():
         raise ArtifactError(
-            f"{path}: weights of shape {weights.shape}; finite float32 of {len(WINDOWS)} windows "
+            f"{path}: weights of shape {inputs.shape}; finite float32 of {len(WINDOWS)} windows "
             "are needed; install edgevoice again"
         )
-    return EncoderJudge(weights, bias)
+    return EncoderJudge(weights, bias, hidden)
+
+
+def _fits(weights: Float32, hidden: Hidden | None) -> bool:
+    """Whether the layers have shapes that fit to each other, and the hidden one is finite."""
+    if hidden is None:
+        return weights.ndim == 1
+    units = (weights.shape, hidden.biases.shape, hidden.weights.shape[1:])
+    finite = np.isfinite(hidden.weights).all() and np.isfinite(hidden.biases).all()
+    return len(units[0]) == 1 and units[0] == units[1] == units[2] and bool(finite)
 
 
 def write(judge: EncoderJudge, path: Path) -> None:
-    """Write ``judge`` as an npz file, whole or not at all."""
+    """Write ``judge`` as an npz file, whole or not at all; a hidden layer's weights as float16."""
+    arrays: dict[str, Any] = {"weights": judge.weights, "bias": np.float32(judge.bias)}
+    if judge.hidden is not None:
+        arrays["hidden_weights"] = judge.hidden.weights.astype(np.float16)
+        arrays["hidden_biases"] = judge.hidden.biases
     content = io.BytesIO()
-    np.savez(content, weights=judge.weights, bias=np.float32(judge.bias))
+    np.savez(content, **arrays)
     write_whole(path, content.getvalue())

@@ -19,6 +19,7 @@ from edgevoice.engines.providers import Ran
 from edgevoice.engines.samples import finite
 from edgevoice.engines.utterance_decoder import (
     STATE_SAMPLES,
+    Listening,
     UtteranceDecoder,
     Weighing,
     Written,
@@ -146,7 +147,19 @@ class OfflineRecogniser:
         audio_ms = samples_to_ms(self._heard_samples)
         if expected == "turn":
             return Transcript(whole, whole, audio_ms, ending=self._judged(self._judges.ending))
+        if known:
+            self._listen_on()
         return Transcript(whole, whole, audio_ms, nod=self._judged(self._judges.nod))
+
+    def _listen_on(self) -> None:
+        """Let a nod be judged with the silence behind it: it tells one from "okay, that is..."."""
+        decoder = self._decoder
+        heard_all = self._heard_until == sum(map(len, self._pieces))
+        if self._judges.nod is None or not isinstance(decoder, Listening) or heard_all:
+            return
+        audio = np.concatenate(self._pieces)
+        self._heard = replace(self._heard, states=decoder.states(self._with_tail(audio)))
+        self._heard_until = len(audio)
 
     def _judged(self, judge: EncoderJudge | None) -> float | None:
         if judge is None or self._heard.states is None:

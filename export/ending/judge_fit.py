@@ -33,7 +33,7 @@ class Fitting:
     Attributes:
         recogniser: Folder of an installed recogniser.
         out: The file to write.
-        penalty: See :func:`edgevoice.export.ending.fitting.fit`.
+        penalty: Of large weights; see what fits it.
         threads: Of one encoder.
         seed: Of what is drawn.
     """

@@ -90,7 +90,7 @@ def make(
 
 
 def _judged(ending: EncoderJudge, features: Float32, kinds: Any) -> dict[str, Any]:
-    odds = (features @ ending.weights + ending.bias).astype(np.float64)
+    odds = ending.odds(features).astype(np.float64)
     whole = odds[kinds == "whole"]
     areas = {
         f"area_whole_{kind}": round(area(whole, odds[kinds == kind]), 4)

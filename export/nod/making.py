@@ -1,6 +1,6 @@
 """From a recogniser, nods and other speech to a judge of nods, and how well it judges.
 
-Owns the report; the fit is :mod:`edgevoice.export.ending.fitting`'s.
+Owns the report; the fit is :mod:`edgevoice.export.nod.network`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from edgevoice.engines.encoder_judge import EncoderJudge
 from edgevoice.engines.utterance_decoder import Listening
 from edgevoice.errors import ConfigError
-from edgevoice.export.ending.fitting import area, fit
+from edgevoice.export.ending.fitting import area
 from edgevoice.export.ending.judge_fit import (
     FEWEST,
     HELD_OUT,
@@ -27,6 +27,7 @@ from edgevoice.export.ending.judge_fit import (
 )
 from edgevoice.export.ending.speech import clips
 from edgevoice.export.nod.moments import MOMENTS_MS, moments
+from edgevoice.export.nod.network import fit
 from edgevoice.frames import Float32
 from edgevoice.progress import Meter
 
@@ -94,12 +95,12 @@ def make(
     held_out = np.array(found.recordings) % HELD_OUT == 0
     with meter("fit", None):
         judged = _judged(
-            fit(features[~held_out], are_nods[~held_out], fitting.penalty),
+            fit(features[~held_out], are_nods[~held_out], fitting.seed, fitting.penalty),
             features[held_out],
             are_nods[held_out],
             np.array(found.moments_ms)[held_out],
         )
-        judge = fit(features, are_nods, fitting.penalty)
+        judge = fit(features, are_nods, fitting.seed, fitting.penalty)
     report = {
         "recogniser": fitting.recogniser.name,
         "recordings": counts,
@@ -114,7 +115,7 @@ def make(
 def _judged(judge: EncoderJudge, features: Float32, nods: Any, moments_ms: Any) -> dict[str, Any]:
     """Return, of each moment, the area under the ROC curve, and how many others are told from
     nods where one nod in twenty is taken for something else."""
-    odds = (features @ judge.weights + judge.bias).astype(np.float64)
+    odds = judge.odds(features).astype(np.float64)
     rows: dict[str, Any] = {}
     for moment_ms in MOMENTS_MS:
         at = moments_ms == moment_ms

@@ -16,8 +16,9 @@ from edgevoice.frames import Float32, ms_to_samples
 MOMENTS_MS = (352.0, 416.0, 480.0, 544.0, 608.0, 672.0, 736.0)
 _AROUND_MS = 32.0
 """A moment is drawn this near to one of those."""
-_LINGER_MS = 80.0
-"""Speech that has ended is taken to go on for so long."""
+_LINGER_MS = 176.0
+"""Of speech that has ended as much silence is heard, and of a pause within it: "okay" and "okay,
+that is enough" differ before the second word. A recogniser is asked until 100 ms behind the end."""
 _FRAME = ms_to_samples(10)
 
 
