@@ -57,6 +57,9 @@ NO_ANSWER = "no_answer"
 _PROBE_EVERY_MS = 80.0
 """Where the recogniser is as fast: it is asked again once it has answered. Asked every 64 ms, two
 more of 150 nods stopped the agent: each look may hear words that were not said."""
+_PROBE_ECHO_EVERY_MS = 96.0
+"""The same where the agent's echo is in what is heard. Asked every 80 ms there, at 12 dB return
+loss 28 of 30 users stopped the agent and 9 of 64 disturbances did; so 30 and 3."""
 _LINGER_MS = 200.0
 """A voice stays turned down for so long behind speech that was too brief to hold it: "stop" is an
 "s", 100 ms of closure, and "top", and would turn it down, up and down again."""
@@ -181,7 +184,9 @@ def _ask(state: TurnState, over: Overlap, rules: Rules) -> Step:
     if over.probe or over.speech_ms < max(over.probe_at_ms, rules.probe_ms):
         return state, []
     seldom = over.passed or over.echoing or is_background(over.loudness_db, rules)
-    every_ms = _PROBE_PASSED_EVERY_MS if seldom else _PROBE_EVERY_MS
+    every_ms = _PROBE_EVERY_MS if over.echo_margin_db is None else _PROBE_ECHO_EVERY_MS
+    if seldom:
+        every_ms = _PROBE_PASSED_EVERY_MS
     probe = state.probe + 1
     # What is briefer is hardly ever trusted: twice would be once too often.
     again_ms = max(over.speech_ms + every_ms, BRIEF_MS)

@@ -477,6 +477,29 @@ def goes_on(talk: Conversation, onset_ms: float, until_ms: float) -> None:
         talk.send(SpeechContinued(talk.now_ms, talk.now_ms - onset_ms))
 
 
+@pytest.mark.parametrize(
+    ("margin_db", "asked_ms"), [(None, [320, 408, 488]), (25.0, [320, 416, 512])]
+)
+def test_the_recogniser_is_asked_less_often_under_an_echo(
+    margin_db: float | None, asked_ms: list[float]
+) -> None:
+    talk = speaking()
+    talk.until(3064)
+    talk.send(SpeechStarted(3064, 3000, margin_db))
+    found = []
+    for speech_ms in range(72, 530, 8):
+        probe = talk.state.probe
+        talk.until(3000 + speech_ms)
+        talk.send(SpeechContinued(3000 + speech_ms, speech_ms, margin_db))
+        if talk.state.probe != probe:
+            found.append(speech_ms)
+            talk.until(3000 + speech_ms + 4)
+            talk.send(OverlapHeard(talk.now_ms, talk.state.probe, "okay", "a dog", 5000.0))
+    assert found[0] == asked_ms[0]
+    assert found == pytest.approx(asked_ms, abs=16)
+    assert (found[1] >= 416) == (margin_db is not None)
+
+
 def test_speech_that_outlasts_a_nod_needs_no_second_hearing() -> None:
     talk = speaking()
     talk.until(3064)
